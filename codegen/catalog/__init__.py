@@ -1,0 +1,62 @@
+"""The catalog: AITER's CK2stages families as data, and the rules over them.
+
+Pure: no I/O. Facts are AITER's (commit `AITER_COMMIT`) and its CK's; each module names its
+source.
+"""
+
+from .dims import k_per_block, rejects
+from .dispatch import Unsupported, dispatch, why_not_dispatched
+from .family import ARCHES, Arch, Family, Pipeline
+from .model import Instance, ModuleSpec, Quant, Stage, Tail, Tile, Variant
+from .names import ParsedName, find, parse_module_name, parse_name
+from .select import (
+    ACTIVATIONS,
+    Refusal,
+    all_families,
+    check_arch,
+    emitted,
+    family_by_tag,
+    family_of,
+    instances,
+    refusal,
+)
+from .variants import steps, variant_for, variants
+
+AITER_COMMIT = "9bab8388"
+"""The AITER whose tables these are."""
+
+__all__ = [
+    "ACTIVATIONS",
+    "AITER_COMMIT",
+    "ARCHES",
+    "Arch",
+    "Family",
+    "Instance",
+    "ModuleSpec",
+    "ParsedName",
+    "Pipeline",
+    "Quant",
+    "Refusal",
+    "Stage",
+    "Tail",
+    "Tile",
+    "Unsupported",
+    "Variant",
+    "all_families",
+    "check_arch",
+    "dispatch",
+    "emitted",
+    "family_by_tag",
+    "family_of",
+    "find",
+    "instances",
+    "k_per_block",
+    "parse_module_name",
+    "parse_name",
+    "refusal",
+    "rejects",
+    "steps",
+    "variant_for",
+    "variants",
+    "why_not_dispatched",
+]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Stage = Literal[1, 2]
-Tail = Literal["odd", "even"]
+Tail = Literal["odd", "even", "full"]
+"""CK's `TailNumber` as the kernel is instantiated: `full` where the op ignores the parity."""
 
 
 class Quant(enum.Enum):
@@ -157,7 +158,7 @@ class Variant:
 
     Attributes:
         hot_loop: whether the main K loop runs.
-        tail: parity of the number of loop steps.
+        tail: parity of the number of loop steps, or `full` where CK ignores it.
         non_temporal: non-temporal weight loads; None where the family doesn't tell them apart.
     """
 

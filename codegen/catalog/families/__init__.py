@@ -1,0 +1,1 @@
+"""The families, one file each: data only, found by their file names."""

@@ -1,0 +1,46 @@
+"""a8w8_gfx950: 8-bit activations and weights, per-tensor or per-token scales, on gfx950.
+
+AITER gives these instances the operation `TypeCast` (no branch of its naming matches), so
+the same tile has another name here than on gfx942. Tiles and thresholds: AITER 9bab8388,
+gemm_moe_ck2stages_common.py (`a8w8_*_gfx950`) and gen_instances.py
+(`A16W16_A8W8_gemm1_gfx950_*`, `A8W8_gemm2_gfx950_*`). Kernels: CK device_moe_gemm.hpp.
+"""
+
+from ..family import ALWAYS, NEVER, PARITY, Family, Op, over, row, up_to
+from ..model import Quant
+
+FAMILY = Family(
+    tag="a8w8_gfx950",
+    a=("f8", "i8"),
+    b=("f8", "i8"),
+    quants=(Quant.NO, Quant.PER_TENSOR, Quant.PER_TOKEN),
+    arches=("gfx950",),
+    runs_on=("gfx950",),
+    preshuffle=None,
+    packed=1,
+    header="",
+    device_op="DeviceMoeGemm",
+    ops=(Op("TypeCast"), Op("TypeCast")),
+    pipelines={1: PARITY, 3: PARITY},
+    non_temporal=False,
+    stage1=(
+        # threads  M    N    K   waves  v   picked for block_m == M if
+        row(256,  32,  64, 256,  1, 4,  1,  NEVER),
+        row(256,  32,  64, 128,  1, 4,  1,  ALWAYS),
+        row(256,  64,  64, 256,  1, 4,  1,  NEVER),
+        row(256,  64,  64, 128,  1, 4,  1,  ALWAYS),
+        row(256, 128,  64, 128,  1, 4,  1,  up_to(192)),
+        row(256, 128, 128, 128,  1, 4,  3,  over(192)),
+        row(256, 256, 128, 128,  1, 4,  3,  over(192)),
+        row(256, 256,  64, 128,  1, 4,  1,  up_to(192)),
+    ),
+    stage2=(
+        # threads  M    N    K   waves  v   picked for block_m == M if
+        row(256,  32, 128, 256,  1, 4,  1,  ALWAYS),
+        row(256,  64, 128, 256,  1, 4,  1,  ALWAYS),
+        row(256, 128, 128, 128,  1, 4,  1,  NEVER),
+        row(256, 256, 128, 128,  1, 4,  1,  NEVER),
+        row(256, 128, 128, 128,  1, 4,  3,  ALWAYS),
+        row(256, 256, 128, 128,  1, 4,  3,  ALWAYS),
+    ),
+)  # fmt: skip
