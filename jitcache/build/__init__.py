@@ -1,0 +1,1 @@
+"""Compile what the plan asks for: ninja, measured edges, progress, and honest failures."""

@@ -20,6 +20,8 @@ class CompileJob:
             paths relative to the run directory, in which the compiler is started.
         cost_s: expected CPU seconds, from earlier builds; None where nothing is known.
         memory: expected peak RSS in bytes; None where nothing is known.
+        env: variables that the compiler gets beside the clean environment (LD_PRELOAD of an
+            allocator); what changes bytes belongs in the key as well.
     """
 
     key: str
@@ -30,6 +32,7 @@ class CompileJob:
     argv: tuple[str, ...]
     cost_s: float | None = None
     memory: int | None = None
+    env: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class CompileFailed:
         log: the complete diagnostics file.
         command: a shell command that reproduces the failure.
         exit_status: of the compiler (negative: killed by that signal).
+        usage: what it cost; None where the measuring process was itself killed.
     """
 
     job: CompileJob
@@ -83,6 +87,7 @@ class CompileFailed:
     log: Path
     command: str
     exit_status: int
+    usage: EdgeUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,37 @@ class NotRun:
 
 
 Outcome = Compiled | CompileFailed | NotRun
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A compiler was started.
+
+    Attributes:
+        job: the job.
+        start_s: when, in seconds since the start of the run.
+    """
+
+    job: CompileJob
+    start_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A job succeeded; its output can be published now."""
+
+    compiled: Compiled
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A job failed."""
+
+    failure: CompileFailed
+
+
+Event = Started | Finished | Failed
+"""What `run` reports while it runs, each as soon as it happened."""
 
 
 @dataclass(slots=True)
