@@ -75,3 +75,34 @@ class Miss:
 
 
 Lookup = Hit | Miss
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedRecord:
+    """A file where a record should be, that isn't one.
+
+    Attributes:
+        path: the file.
+        detail: what is wrong with it.
+        readable: False where the disk or a permission kept us from even reading it.
+    """
+
+    path: Path
+    detail: str
+    readable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the store dealt with and its user should hear of.
+
+    Attributes:
+        kind: `quarantined`, `divergent` (the same inputs gave other bytes than before),
+            `unlocked` (the work goes on without a lock).
+        where: path or key.
+        detail: what happened, one sentence.
+    """
+
+    kind: str
+    where: str
+    detail: str
