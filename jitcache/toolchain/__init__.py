@@ -1,0 +1,1 @@
+"""Toolchains: where the compiler, HIP headers, device libraries and CK are."""

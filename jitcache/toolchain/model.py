@@ -67,6 +67,7 @@ class Toolchain:
         host_flags: flags of host-only compiles.
         hip_version: (major, minor) of the HIP headers.
         ck_commit: what is known of CK's origin: a commit, or a digest of its headers.
+        rejected_flags: optional flags that this compiler does not know, for `doctor`.
     """
 
     provider: ProviderName
@@ -80,3 +81,4 @@ class Toolchain:
     host_flags: tuple[str, ...]
     hip_version: tuple[int, int]
     ck_commit: str
+    rejected_flags: tuple[str, ...] = ()

@@ -1,0 +1,168 @@
+"""What a search for a toolchain is asked, and what it says about each part."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from jitcache.errors import ToolchainError
+from jitcache.toolchain.model import Part, ProviderName, Toolchain
+
+Status = Literal["found", "missing", "wrong"]
+
+ISA_VERSIONS = {"gfx942": 9402, "gfx950": 9500}
+"""Targets that can be built for, with the number that the device libraries know them by."""
+
+CLEARED_ENVIRONMENT = (
+    "CCC_OVERRIDE_OPTIONS",
+    "COMPILER_PATH",
+    "CPATH",
+    "CPLUS_INCLUDE_PATH",
+    "C_INCLUDE_PATH",
+    "GCC_EXEC_PREFIX",
+    "HIP_CLANG_PATH",
+    "HIP_DEVICE_LIB_PATH",
+    "HIP_PATH",
+    "LIBRARY_PATH",
+    "ROCM_PATH",
+    "SOURCE_DATE_EPOCH",
+)
+"""Variables that change what clang reads or writes behind the command line's back. They are
+removed from the environment of every compiler call, so that they need not be in a key."""
+
+
+def compiler_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment to run a compiler in: `environ` without `CLEARED_ENVIRONMENT`."""
+    env = {k: v for k, v in environ.items() if k not in CLEARED_ENVIRONMENT}
+    env["LC_ALL"] = "C"
+    return env
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is looked for, and where.
+
+    Attributes:
+        arch: GPU architecture, a key of `ISA_VERSIONS`.
+        provider: the only provider to consider, or None for the best one that is here.
+        ck: CK or AITER directory named by the user, or None to search.
+        cache_dir: JITCACHE_DIR: what was assembled and measured once is remembered there.
+        environ: environment variables to search by.
+        root: what stands for `/` in the search of system directories.
+    """
+
+    arch: str
+    cache_dir: Path
+    provider: ProviderName | None = None
+    ck: Path | None = None
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    root: Path = Path("/")
+
+    def system(self, path: str) -> Path:
+        """A system directory below `root`."""
+        return self.root / path.lstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class PartReport:
+    """What is known of one part.
+
+    Attributes:
+        name: `clang`, `lld`, `hip-headers`, `device-libs`, `ck`, `ck-config`, `compile`.
+        status: `found` (fit for use), `missing`, or `wrong` (there, but unfit).
+        path: where it is.
+        version: as the part states it, "" where unknown.
+        digest: digest of its content; "" where its files enter keys one by one.
+        detail: what is wrong, or where was looked.
+        next_step: what the user does next; "" where nothing needs doing.
+    """
+
+    name: str
+    status: Status
+    path: Path | None = None
+    version: str = ""
+    digest: str = ""
+    detail: str = ""
+    next_step: str = ""
+
+    def part(self) -> Part:
+        """The found part, as the toolchain holds it.
+
+        Raises:
+            ValueError: it was not found.
+        """
+        if self.status != "found" or self.path is None:
+            raise ValueError(f"{self.name} was not found")
+        return Part(self.name, self.path, self.version, self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """The outcome of a search: a report of every part, and the toolchain if all are fit."""
+
+    provider: ProviderName
+    arch: str
+    reports: tuple[PartReport, ...]
+    toolchain: Toolchain | None
+
+    def require(self) -> Toolchain:
+        """The toolchain.
+
+        Raises:
+            ToolchainError: a part is missing or wrong; names each, and the first next step.
+        """
+        if self.toolchain is not None:
+            return self.toolchain
+        bad = [r for r in self.reports if r.status != "found"]
+        raise ToolchainError(
+            f"no complete {self.provider} toolchain for {self.arch}",
+            details=tuple(describe(r) for r in self.reports),
+            hint=next((r.next_step for r in bad if r.next_step), "run `jitcache doctor`"),
+        )
+
+
+def describe(report: PartReport) -> str:
+    """One line for people: `missing  clang: looked for clang++-22 ...`."""
+    about = ", ".join(x for x in (report.version, str(report.path or ""), report.detail) if x)
+    return f"{report.status:<8} {report.name}: {about}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A finished process: exit status, standard output, diagnostics."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str], *, cwd: Path | None = None) -> Ran:
+    """Run a tool of the toolchain; one that can't be started or hangs has status 127 or 124."""
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            list(argv),
+            env=compiler_environment(environ),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=120,
+            check=False,
+        )
+    except OSError as e:
+        return Ran(127, "", f"{argv[0]}: {e.strerror}")
+    except subprocess.TimeoutExpired:
+        return Ran(124, "", f"{argv[0]}: no answer within 120 s")
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def first_error(text: str) -> str:
+    """The line of a compiler's diagnostics that says what is wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((x for x in lines if "error" in x.lower()), lines[0] if lines else "no message")

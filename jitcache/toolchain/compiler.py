@@ -1,0 +1,152 @@
+"""What a clang is: version, digest, where it looks for headers."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jitcache import digest
+from jitcache.toolchain.base import Request, run
+from jitcache.toolchain.memo import Memo
+
+_LIBRARY = re.compile(r"^\s*(lib(?:LLVM|clang)[^\s/]*) => (\S+)", re.MULTILINE)
+_VERSION = re.compile(r"clang version (\d+)\.(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class CompilerFacts:
+    """What a clang says of itself.
+
+    Attributes:
+        path: the driver as it is called.
+        version: major, minor, patch.
+        target: triple of the machine it compiles host code for.
+        digest: over the driver's binary and the LLVM and clang libraries that it loads.
+        resource_dir: its own headers are in `include/` below it.
+        include_dirs: system header directories it searches by itself, resolved.
+    """
+
+    path: Path
+    version: tuple[int, int, int]
+    target: str
+    digest: str
+    resource_dir: Path
+    include_dirs: tuple[Path, ...]
+
+    @property
+    def version_text(self) -> str:
+        """`22.1.8`."""
+        return ".".join(map(str, self.version))
+
+
+@dataclass(frozen=True, slots=True)
+class NotACompiler:
+    """Why a candidate is no usable clang."""
+
+    path: Path
+    reason: str
+
+
+def compiler_facts(path: Path, request: Request, memo: Memo) -> CompilerFacts | NotACompiler:
+    """Ask a clang about itself, or remember what it said while its files are unchanged."""
+    about = [str(path), request.environ.get("LD_LIBRARY_PATH", "")]
+    known = memo.recall("clang", about)
+    if known is not None:
+        try:
+            return _from_memo(path, known, memo)
+        except (OSError, KeyError, TypeError, ValueError):
+            pass
+    asked = run(
+        [str(path), "--no-default-config", "-v", "-E", "-x", "c++", os.devnull, "-o", os.devnull],
+        request.environ,
+    )
+    version = _VERSION.search(asked.err)
+    if asked.status != 0 or version is None:
+        first = (asked.err or asked.out).strip().splitlines()
+        return NotACompiler(path, first[0] if first else "it printed nothing")
+    resource = re.search(r'-resource-dir "?([^"\s]+)', asked.err)
+    target = re.search(r"^Target: (\S+)", asked.err, re.MULTILINE)
+    gcc = re.search(r"^Selected GCC installation: (\S+)", asked.err, re.MULTILINE)
+    if resource is None or target is None:
+        return NotACompiler(path, "its -v output names no target or resource directory")
+    said = {
+        "version": [int(x) for x in version.groups()],
+        "target": target[1],
+        "files": [os.path.realpath(path), *_loaded_libraries(path, request)],
+        "resource_dir": os.path.realpath(resource[1]),
+        "include_dirs": _include_dirs(asked.err),
+        # A GCC installed later can change which C++ headers clang picks.
+        "gcc": _stamp(gcc[1]) if gcc else None,
+    }
+    facts = _from_memo(path, said, memo)
+    memo.remember("clang", about, {**said, "digest": facts.digest})
+    return facts
+
+
+def find_linker(facts: CompilerFacts, request: Request) -> Path | None:
+    """The lld that this clang calls for device code: beside it, or else on the PATH."""
+    beside = [Path(os.path.realpath(facts.path)).parent, facts.path.parent]
+    for directory in (*beside, *path_dirs(request)):
+        for name in ("lld", "ld.lld"):
+            if is_executable(directory / name):
+                return directory / name
+    return None
+
+
+def path_dirs(request: Request) -> list[Path]:
+    """Directories of PATH that are absolute, in order."""
+    return [Path(d) for d in request.environ.get("PATH", "").split(os.pathsep) if d.startswith("/")]
+
+
+def is_executable(path: Path) -> bool:
+    """Whether `path` is a file that can be run."""
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+def _from_memo(path: Path, said: dict[str, Any], memo: Memo) -> CompilerFacts:
+    gcc = said["gcc"]
+    if gcc is not None and _stamp(gcc[0]) != gcc:
+        raise ValueError("another GCC may be selected now")
+    if os.path.realpath(path) != said["files"][0]:
+        raise ValueError("the driver is a link to another binary now")
+    parts = {Path(f).name: memo.file_digest(f) for f in said["files"]}
+    value = digest.of_json(parts)
+    if said.get("digest", value) != value:
+        raise ValueError("the compiler was replaced")
+    major, minor, patch = said["version"]
+    return CompilerFacts(
+        path=path,
+        version=(major, minor, patch),
+        target=said["target"],
+        digest=value,
+        resource_dir=Path(said["resource_dir"]),
+        include_dirs=tuple(Path(d) for d in said["include_dirs"]),
+    )
+
+
+def _stamp(gcc: str) -> list[Any]:
+    """A GCC installation, with the mtime of the directory its siblings appear in."""
+    return [gcc, Path(gcc).parent.stat().st_mtime_ns]
+
+
+def _loaded_libraries(path: Path, request: Request) -> list[str]:
+    listed = run(["ldd", os.path.realpath(path)], request.environ)
+    found = {os.path.realpath(m[2]) for m in _LIBRARY.finditer(listed.out)}
+    return sorted(f for f in found if Path(f).is_file())
+
+
+def _include_dirs(text: str) -> list[str]:
+    inside, dirs = False, []
+    for line in text.splitlines():
+        if line.startswith("#include <...>"):
+            inside = True
+        elif line.startswith("End of search list"):
+            break
+        elif inside:
+            real = os.path.realpath(line.strip())
+            if real not in dirs:
+                dirs.append(real)
+    return dirs
