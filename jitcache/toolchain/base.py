@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from jitcache.errors import ToolchainError
 from jitcache.toolchain.model import Part, ProviderName, Toolchain
@@ -41,24 +39,23 @@ def compiler_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return env
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What is looked for, and where.
 
     Attributes:
         arch: GPU architecture, a key of `ISA_VERSIONS`.
+        cache_dir: root of the store: what was assembled and measured once is kept there.
+        environ: environment variables to search by.
         provider: the only provider to consider, or None for the best one that is here.
         ck: CK or AITER directory named by the user, or None to search.
-        cache_dir: JITCACHE_DIR: what was assembled and measured once is remembered there.
-        environ: environment variables to search by.
         root: what stands for `/` in the search of system directories.
     """
 
     arch: str
     cache_dir: Path
+    environ: Mapping[str, str]
     provider: ProviderName | None = None
     ck: Path | None = None
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     root: Path = Path("/")
 
     def system(self, path: str) -> Path:
@@ -66,8 +63,7 @@ class Request:
         return self.root / path.lstrip("/")
 
 
-@dataclass(frozen=True, slots=True)
-class PartReport:
+class PartReport(NamedTuple):
     """What is known of one part.
 
     Attributes:
@@ -99,8 +95,7 @@ class PartReport:
         return Part(self.name, self.path, self.version, self.digest)
 
 
-@dataclass(frozen=True, slots=True)
-class Examination:
+class Examination(NamedTuple):
     """The outcome of a search: a report of every part, and the toolchain if all are fit."""
 
     provider: ProviderName
@@ -130,8 +125,7 @@ def describe(report: PartReport) -> str:
     return f"{report.status:<8} {report.name}: {about}"
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
+class Ran(NamedTuple):
     """A finished process: exit status, standard output, diagnostics."""
 
     status: int

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jitcache import digest
 from jitcache.toolchain.base import PartReport, Request
@@ -27,8 +27,7 @@ NEXT_STEP = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CkTree:
+class CkTree(NamedTuple):
     """A CK source tree.
 
     Attributes:

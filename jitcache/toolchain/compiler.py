@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jitcache import digest
 from jitcache.toolchain.base import Request, run
@@ -16,8 +15,7 @@ _LIBRARY = re.compile(r"^\s*(lib(?:LLVM|clang)[^\s/]*) => (\S+)", re.MULTILINE)
 _VERSION = re.compile(r"clang version (\d+)\.(\d+)\.(\d+)")
 
 
-@dataclass(frozen=True, slots=True)
-class CompilerFacts:
+class CompilerFacts(NamedTuple):
     """What a clang says of itself.
 
     Attributes:
@@ -42,8 +40,7 @@ class CompilerFacts:
         return ".".join(map(str, self.version))
 
 
-@dataclass(frozen=True, slots=True)
-class NotACompiler:
+class NotACompiler(NamedTuple):
     """Why a candidate is no usable clang."""
 
     path: Path

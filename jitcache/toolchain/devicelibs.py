@@ -10,11 +10,9 @@ them, which gives them its own data layout.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jitcache import digest
 from jitcache.errors import ToolchainError
@@ -29,8 +27,7 @@ _SCHEMA = 1
 _ABI = 600  # code object version 6, the default since clang 20
 
 
-@dataclass(frozen=True, slots=True)
-class AssembledRoot:
+class AssembledRoot(NamedTuple):
     """A small ROCm-like directory, for `--rocm-path`.
 
     Attributes:
@@ -116,6 +113,9 @@ def assemble(
     intact = _read(root, memo.file_digest)
     if intact is not None:
         return intact
+    import shutil
+    import tempfile
+
     try:
         durable.make_dir(root.parent)
         temp = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{name}-"))
@@ -149,6 +149,8 @@ def _fill(
     bitcode: Path,
     request: Request,
 ) -> None:
+    import shutil
+
     target = root / "amdgcn" / "bitcode"
     for directory in (target, root / "include", root / "share" / "hip"):
         directory.mkdir(parents=True)
@@ -200,6 +202,8 @@ def _publish(temp: Path, root: Path) -> None:
     except OSError:
         if _read(root, digest.of_file) is not None:
             return  # another process was faster
+        import shutil
+
         root.rename(damaged)
         temp.rename(root)
         shutil.rmtree(damaged, ignore_errors=True)

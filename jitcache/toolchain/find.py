@@ -60,7 +60,11 @@ def make_request(
             f"no toolchain builds for {arch!r}", hint=f"supported: {', '.join(ISA_VERSIONS)}"
         )
     return Request(
-        arch=arch, cache_dir=cache_dir or store_root(), provider=_provider(provider), ck=ck
+        arch=arch,
+        cache_dir=cache_dir or store_root(),
+        environ=dict(os.environ),
+        provider=_provider(provider),
+        ck=ck,
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jitcache import digest
 from jitcache.errors import ToolchainError
@@ -36,8 +36,7 @@ extern "C" __global__ void trial(float* x, __half* h)
 _TRIAL_SCHEMA = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Pieces:
+class Pieces(NamedTuple):
     """What a provider found.
 
     Attributes:

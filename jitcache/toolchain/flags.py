@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jitcache.errors import ToolchainError
 from jitcache.toolchain.base import Request, first_error, run
@@ -24,8 +24,7 @@ _ROCM7_CLANG = 20
 """Major version of the clang in ROCm 7.0, from which on the newer list holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
+class Probed(NamedTuple):
     """Which optional flags a compiler accepts, in the order of the list."""
 
     accepted: tuple[Flag, ...]

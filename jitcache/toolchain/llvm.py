@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jitcache.errors import ToolchainError
 from jitcache.toolchain import devicelibs
@@ -42,8 +42,7 @@ _BITCODE_DIRS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _HipSource:
+class _HipSource(NamedTuple):
     """HIP headers and the device libraries that came with them."""
 
     include: Path
