@@ -1,0 +1,413 @@
+"""Build everything a plan needs, once: look up, compile what is missing, publish, lock.
+
+Several processes may prebuild the same thing at the same time. Each takes the locks of the
+missing actions it can get without waiting and compiles those; what somebody else holds it
+waits for afterwards, holding nothing itself, so nobody waits in a circle. Every output is
+published the moment its compile ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jitcache import digest
+from jitcache.errors import StoreError
+from jitcache.headers import listing
+from jitcache.lockfile import Lock, LockedAction, LockedInstance, LockedModule, LockedVariant
+from jitcache.resolve import Resolved, Resolver
+from jitcache.store.model import ActionRecord, Hit, Output
+from jitcache.store.store import Store
+from jitcache.toolchain.model import Toolchain
+from jitcache.worklist import ModuleWork
+
+if TYPE_CHECKING:
+    from jitcache.build.model import Compiled, CompileJob, Event
+    from jitcache.store.locks import Acquired, Busy
+
+HEADERS_OUTPUT = "headers.json"
+"""Output that lists the headers a translation unit read: what `why-miss` compares."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to build: its resolved key and a label for people."""
+
+    resolved: Resolved
+    label: str
+
+    @property
+    def key(self) -> str:
+        """The action key."""
+        return self.resolved.key
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An action that could not be built.
+
+    Attributes:
+        label: the instance and variant.
+        error: the compiler's first error, or why it was not published.
+        log: all diagnostics, where there are any.
+        command: reproduces it, where a compiler ran.
+    """
+
+    label: str
+    error: str
+    log: str | None = None
+    command: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "label": self.label,
+            "error": self.error,
+            "log": self.log,
+            "command": self.command,
+        }
+
+
+@dataclass(slots=True)
+class Built:
+    """What became of the actions of one target.
+
+    Attributes:
+        records: the record of every action that is there now, by key.
+        hits: actions that were there already, or that another process built.
+        built: actions compiled and published by us.
+        failed: actions that could not be built.
+        not_run: labels of actions that were not tried, because an earlier one failed.
+        cpu_s: CPU seconds of our compilers.
+        wall_s: seconds in all.
+        run_directory: of our last ninja run, where there was one.
+    """
+
+    records: dict[str, ActionRecord] = field(default_factory=dict)
+    hits: int = 0
+    built: int = 0
+    failed: list[Failure] = field(default_factory=list)
+    not_run: list[str] = field(default_factory=list)
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    run_directory: Path | None = None
+
+
+def actions_of(modules: Sequence[ModuleWork], resolver: Resolver) -> dict[str, Action]:
+    """Every action of a work list once, by its recipe's identity.
+
+    Raises:
+        ToolchainError: headers can't be read.
+    """
+    found: dict[str, Action] = {}
+    for module in modules:
+        for recipe, label in module.recipes():
+            if recipe.identity not in found:
+                found[recipe.identity] = Action(resolver.resolve(recipe), label)
+    return found
+
+
+class Prebuilder:
+    """Builds the actions of one target.
+
+    Args:
+        store: where results are looked up and published.
+        toolchain: what they are built with.
+        arch: target architecture.
+        resolver: computes the records of what is built.
+        jobs: compilers at once; None: as many as cores and memory allow.
+        keep_going: after a failure, still build everything else.
+        on_event: told of every compile that starts and ends.
+        on_wait: told when we wait for another process, and then every ten seconds.
+        on_start: told before compilers start: the jobs, and how many run at once.
+        estimate: expected (CPU seconds, peak bytes) of a translation unit, None if unknown.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        toolchain: Toolchain,
+        arch: str,
+        resolver: Resolver,
+        *,
+        jobs: int | None = None,
+        keep_going: bool = False,
+        on_event: Callable[[Event], None] = lambda _: None,
+        on_wait: Callable[[Busy], None] | None = None,
+        on_start: Callable[[list[CompileJob], int], None] = lambda _jobs, _parallel: None,
+        estimate: Callable[[Action], tuple[float | None, int | None]] = lambda _: (None, None),
+    ) -> None:
+        self._store = store
+        self._toolchain = toolchain
+        self._arch = arch
+        self._resolver = resolver
+        self._jobs = jobs
+        self._keep_going = keep_going
+        self._on_event = on_event
+        self._on_wait = on_wait
+        self._on_start = on_start
+        self._estimate = estimate
+
+    def build(self, actions: Sequence[Action]) -> Built:
+        """Have every action in the store, or know why not.
+
+        Raises:
+            StoreError: the store can't be written and something has to be built.
+            BusyError: another process held a lock for too long.
+        """
+        begin = time.monotonic()
+        built = Built()
+        missing = self._look_up({a.key: a for a in actions}, built)
+        while missing:
+            missing = self._round(missing, built)
+        built.wall_s = time.monotonic() - begin
+        return built
+
+    def _round(self, missing: dict[str, Action], built: Built) -> dict[str, Action]:
+        """Build what nobody else is building, or else wait for one of those; what is left."""
+        from jitcache.store.locks import Acquired
+
+        if not built.run_directory:
+            self._check_writable()
+        held: dict[str, Acquired] = {}
+        try:
+            for key in sorted(missing):
+                got = self._store.try_lock(key)
+                if isinstance(got, Acquired):
+                    held[key] = got
+            # Somebody may have published between our lookup and our lock.
+            left = self._look_up(missing, built)
+            ours = {k: a for k, a in left.items() if k in held}
+            for key in set(held) - set(ours):
+                held.pop(key).release()
+            if ours:
+                tried = self._compile(ours, held, built)
+                left = {k: a for k, a in left.items() if k not in tried}
+                if (built.failed or built.not_run) and not self._keep_going:
+                    built.not_run.extend(a.label for a in left.values())
+                    return {}
+            elif left:
+                with self._store.lock(next(iter(left)), on_wait=self._on_wait):
+                    pass
+                left = self._look_up(left, built)
+        finally:
+            for lock in held.values():
+                lock.release()
+        return left
+
+    def _look_up(self, wanted: dict[str, Action], built: Built) -> dict[str, Action]:
+        missing = {}
+        for key, action in wanted.items():
+            found = self._store.lookup(key)
+            if isinstance(found, Hit):
+                built.records[key] = found.record
+                built.hits += 1
+            else:
+                missing[key] = action
+        return missing
+
+    def _check_writable(self) -> None:
+        from jitcache.store.model import NotWritable
+
+        state = self._store.writable()
+        if isinstance(state, NotWritable):
+            raise StoreError(
+                f"something has to be built, but the store can't be written: {state.detail}",
+                where=str(self._store.layout.root),
+                hint="set JITCACHE_DIR to a writable directory, or fetch the results instead",
+            )
+
+    def _compile(
+        self, ours: dict[str, Action], held: dict[str, Acquired], built: Built
+    ) -> set[str]:
+        """Compile and publish; the keys that were tried, with success or without."""
+        from jitcache.build.capacity import choose_jobs, read_machine
+        from jitcache.build.model import CompileFailed, Finished, NotRun
+        from jitcache.build.rundir import clean_runs, new_run_directory, release_run_directory
+        from jitcache.build.runner import run
+        from jitcache.store.layout import Bucket
+
+        runs = self._store.layout.bucket(Bucket.RUNS)
+        clean_runs(runs)
+        jobs = [self._job(action) for action in ours.values()]
+        parallel = self._jobs or choose_jobs(read_machine(), [j.memory for j in jobs]).jobs
+        self._on_start(jobs, parallel)
+        directory = new_run_directory(runs)
+        built.run_directory = directory
+
+        def take(event: Event) -> None:
+            if isinstance(event, Finished):
+                key = event.compiled.job.key
+                self._publish(ours[key], event.compiled, built)
+                held.pop(key).release()
+            self._on_event(event)
+
+        try:
+            result = run(
+                jobs,
+                directory=directory,
+                parallel=parallel,
+                keep_going=self._keep_going,
+                on_event=take,
+            )
+        finally:
+            release_run_directory(directory)
+        built.cpu_s += result.cpu_s
+        for outcome in result.outcomes:
+            if isinstance(outcome, CompileFailed):
+                built.failed.append(
+                    Failure(
+                        outcome.job.label, outcome.first_error, str(outcome.log), outcome.command
+                    )
+                )
+            elif isinstance(outcome, NotRun):
+                built.not_run.append(outcome.job.label)
+        return set(ours)
+
+    def _job(self, action: Action) -> CompileJob:
+        from jitcache.build.model import CompileJob
+
+        recipe = action.resolved.recipe
+        cost_s, memory = self._estimate(action)
+        return CompileJob(
+            key=action.key,
+            label=f"{action.label} {self._arch}",
+            source_name=recipe.source_name,
+            source=recipe.render(),
+            output_name=recipe.output_name,
+            argv=action.resolved.command.argv,
+            cost_s=cost_s,
+            memory=memory,
+        )
+
+    def _publish(self, action: Action, compiled: Compiled, built: Built) -> None:
+        """Put a finished compile into the store, under the key of what it really read."""
+        recipe = action.resolved.recipe
+        headers = self._resolver.headers_read(tuple(map(str, compiled.headers)))
+        inputs = self._resolver.inputs(recipe, headers)
+        if digest.of_json(inputs) != action.key:
+            before = {(h.name, h.digest) for h in action.resolved.headers}
+            changed = sorted({name for name, _ in before ^ {(h.name, h.digest) for h in headers}})
+            built.failed.append(
+                Failure(
+                    f"{action.label} {self._arch}",
+                    "headers changed while it was compiled, so it was not published: "
+                    + ", ".join(changed[:3]),
+                )
+            )
+            return
+        header_file = compiled.output.with_name(HEADERS_OUTPUT)
+        header_file.write_bytes(listing(headers))
+        files = {recipe.output_name: compiled.output, HEADERS_OUTPUT: header_file}
+        mode = 0o444 if recipe.kind == "device" else 0o555
+        record = ActionRecord(
+            key=action.key,
+            inputs=inputs,
+            outputs=tuple(
+                Output(
+                    name,
+                    digest.of_file(path),
+                    path.stat().st_size,
+                    mode if name == recipe.output_name else 0o444,
+                )
+                for name, path in sorted(files.items())
+            ),
+            target=self._arch if recipe.kind == "device" else "host",
+            toolchain=self._toolchain.id,
+            label=f"{action.label} {self._arch}",
+            created=int(time.time()),
+            facts=_facts(recipe.kind, compiled),
+        )
+        built.records[action.key] = self._store.put(record, files)
+        built.built += 1
+        # What was published needs no second copy on the disk.
+        compiled.output.unlink(missing_ok=True)
+        header_file.unlink(missing_ok=True)
+
+
+def make_lock(
+    *,
+    manifest: str,
+    manifest_digest: str,
+    arch: str,
+    cu_num: int,
+    toolchain: Toolchain,
+    modules: Sequence[ModuleWork],
+    actions: dict[str, Action],
+    records: dict[str, ActionRecord],
+) -> Lock:
+    """The lock of a completely built plan.
+
+    Args:
+        manifest: name of the manifest.
+        manifest_digest: digest of its content.
+        arch: target architecture.
+        cu_num: compute units of the target.
+        toolchain: what it was built with.
+        modules: the work list.
+        actions: by recipe identity, from `actions_of`.
+        records: by key, from `Prebuilder.build`.
+    """
+
+    def record_of(identity: str) -> ActionRecord:
+        return records[actions[identity].key]
+
+    locked = []
+    for module in modules:
+        instances: dict[str, LockedInstance] = {}
+        for kernel in module.kernels:
+            record = record_of(kernel.recipe.identity)
+            variant = LockedVariant(
+                hot_loop=kernel.variant.hot_loop,
+                tail=kernel.variant.tail,
+                non_temporal=kernel.variant.non_temporal,
+                kernel=record.facts["kernels"][0]["symbol"],
+                action=_locked(record),
+            )
+            known = instances.get(kernel.instance.name)
+            instances[kernel.instance.name] = LockedInstance(
+                name=kernel.instance.name,
+                stage=kernel.instance.stage,
+                block_m=kernel.block_m,
+                variants=(*(known.variants if known else ()), variant),
+            )
+        locked.append(
+            LockedModule(
+                name=module.name,
+                host=_locked(record_of(module.shim.identity)),
+                instances=tuple(instances.values()),
+            )
+        )
+    return Lock(
+        manifest=manifest,
+        manifest_digest=manifest_digest,
+        arch=arch,
+        cu_num=cu_num,
+        toolchain=toolchain.id,
+        provider=toolchain.provider,
+        hip_version=toolchain.hip_version,
+        modules=tuple(locked),
+    )
+
+
+def _locked(record: ActionRecord) -> LockedAction:
+    return LockedAction(
+        record.key, tuple(o for o in record.outputs if o.name != HEADERS_OUTPUT)
+    )
+
+
+def _facts(kind: str, compiled: Compiled) -> dict[str, Any]:
+    usage = compiled.usage
+    facts: dict[str, Any] = {
+        "cpu_ms": round(usage.cpu_s * 1000),
+        "wall_ms": round(usage.wall_s * 1000),
+        "peak_rss": usage.peak_rss,
+    }
+    if kind == "device":
+        from jitcache import codeobject
+
+        facts["kernels"] = [k.to_json() for k in codeobject.read(compiled.output).kernels]
+    return facts
