@@ -67,13 +67,14 @@ class PartReport(NamedTuple):
     """What is known of one part.
 
     Attributes:
-        name: `clang`, `lld`, `hip-headers`, `device-libs`, `ck`, `ck-config`, `compile`.
+        name: `clang`, `lld`, `host-runtime`, `hip-headers`, `device-libs`, `ck`, `compile`.
         status: `found` (fit for use), `missing`, or `wrong` (there, but unfit).
         path: where it is.
         version: as the part states it, "" where unknown.
         digest: digest of its content; "" where its files enter keys one by one.
         detail: what is wrong, or where was looked.
         next_step: what the user does next; "" where nothing needs doing.
+        host_only: whether only host shims are made with it.
     """
 
     name: str
@@ -83,6 +84,7 @@ class PartReport(NamedTuple):
     digest: str = ""
     detail: str = ""
     next_step: str = ""
+    host_only: bool = False
 
     def part(self) -> Part:
         """The found part, as the toolchain holds it.
@@ -92,7 +94,7 @@ class PartReport(NamedTuple):
         """
         if self.status != "found" or self.path is None:
             raise ValueError(f"{self.name} was not found")
-        return Part(self.name, self.path, self.version, self.digest)
+        return Part(self.name, self.path, self.version, self.digest, self.host_only)
 
 
 class Examination(NamedTuple):

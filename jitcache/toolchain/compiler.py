@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jitcache import digest
-from jitcache.toolchain.base import Request, run
+from jitcache.toolchain.base import PartReport, Request, run
 from jitcache.toolchain.memo import Memo
 
 _LIBRARY = re.compile(r"^\s*(lib(?:LLVM|clang)[^\s/]*) => (\S+)", re.MULTILINE)
+_HOST_OBJECTS = (
+    "crti.o",
+    "crtbeginS.o",
+    "crtendS.o",
+    "crtn.o",
+    "libgcc.a",
+    "libgcc_eh.a",
+    "libstdc++.a",
+)
 _VERSION = re.compile(r"clang version (\d+)\.(\d+)\.(\d+)")
 
 
@@ -25,6 +34,8 @@ class CompilerFacts(NamedTuple):
         digest: over the driver's binary and the LLVM and clang libraries that it loads.
         resource_dir: its own headers are in `include/` below it.
         include_dirs: system header directories it searches by itself, resolved.
+        host_objects: start files and static C++ runtime that go into host shims.
+        host_missing: names of those that are not installed.
     """
 
     path: Path
@@ -33,6 +44,8 @@ class CompilerFacts(NamedTuple):
     digest: str
     resource_dir: Path
     include_dirs: tuple[Path, ...]
+    host_objects: tuple[Path, ...]
+    host_missing: tuple[str, ...]
 
     @property
     def version_text(self) -> str:
@@ -69,7 +82,10 @@ def compiler_facts(path: Path, request: Request, memo: Memo) -> CompilerFacts | 
     gcc = re.search(r"^Selected GCC installation: (\S+)", asked.err, re.MULTILINE)
     if resource is None or target is None:
         return NotACompiler(path, "its -v output names no target or resource directory")
+    objects, missing = _host_objects(path, gcc[1] if gcc else None, request)
     said = {
+        "host_objects": objects,
+        "host_missing": missing,
         "version": [int(x) for x in version.groups()],
         "target": target[1],
         "files": [os.path.realpath(path), *_loaded_libraries(path, request)],
@@ -91,6 +107,20 @@ def find_linker(facts: CompilerFacts, request: Request) -> Path | None:
             if is_executable(directory / name):
                 return directory / name
     return None
+
+
+def host_runtime(facts: CompilerFacts, memo: Memo, next_step: str) -> PartReport:
+    """Report the objects that are linked into host shims, with one digest over all."""
+    if facts.host_missing:
+        return PartReport(
+            "host-runtime",
+            "missing",
+            detail=f"no {', '.join(facts.host_missing)} for {facts.target}",
+            next_step=next_step,
+        )
+    files = {f.name: memo.file_digest(f) for f in facts.host_objects}
+    place = next(f for f in facts.host_objects if f.name == "libstdc++.a").parent
+    return PartReport("host-runtime", "found", place, "", digest.of_json(files), host_only=True)
 
 
 def path_dirs(request: Request) -> list[Path]:
@@ -121,12 +151,30 @@ def _from_memo(path: Path, said: dict[str, Any], memo: Memo) -> CompilerFacts:
         digest=value,
         resource_dir=Path(said["resource_dir"]),
         include_dirs=tuple(Path(d) for d in said["include_dirs"]),
+        host_objects=tuple(Path(f) for f in said["host_objects"]),
+        host_missing=tuple(said["host_missing"]),
     )
 
 
 def _stamp(gcc: str) -> list[Any]:
     """A GCC installation, with the mtime of the directory its siblings appear in."""
     return [gcc, Path(gcc).parent.stat().st_mtime_ns]
+
+
+def _host_objects(path: Path, gcc: str | None, request: Request) -> tuple[list[str], list[str]]:
+    """What the driver adds to a shared library with a static C++ runtime: found, missing."""
+    places = [Path(gcc)] if gcc else []
+    asked = run([str(path), "--no-default-config", "-print-file-name=crti.o"], request.environ)
+    if asked.status == 0 and asked.out.startswith("/"):
+        places.append(Path(asked.out.strip()).parent)
+    found, missing = [], []
+    for name in _HOST_OBJECTS:
+        file = next((p / name for p in places if (p / name).is_file()), None)
+        if file is None:
+            missing.append(name)
+        else:
+            found.append(os.path.realpath(file))
+    return found, missing
 
 
 def _loaded_libraries(path: Path, request: Request) -> list[str]:

@@ -70,7 +70,9 @@ def finish(provider: ProviderName, pieces: Pieces, request: Request, memo: Memo)
             "compile", "wrong", detail="; ".join((e.what, *e.details)), next_step=e.hint or ""
         )
         return Examination(provider, request.arch, (*pieces.reports, report), None)
-    report = PartReport("compile", "found", pieces.facts.path, detail="a trial kernel compiles")
+    report = PartReport(
+        "compile", "found", pieces.facts.path, detail="a trial kernel and host library compile"
+    )
     return Examination(provider, request.arch, (*pieces.reports, report), toolchain)
 
 
@@ -166,43 +168,50 @@ def _include_roots(pieces: Pieces) -> tuple[IncludeRoot, ...]:
 
 
 def _trial(toolchain: Toolchain, request: Request, memo: Memo) -> None:
-    """Compile a kernel that uses HIP's headers and the device libraries, once per toolchain.
+    """Compile something that uses all parts but CK, once per toolchain.
 
     Raises:
         ToolchainError: it does not compile.
     """
-    includes = [w for r in toolchain.include_roots if r.flag for w in (r.flag, str(r.path))]
-    about = {"schema": _TRIAL_SCHEMA, "id": toolchain.id, "includes": includes}
+    needed = [r for r in toolchain.include_roots if r.name in ("compat", "rocm")]
+    includes = [word for r in needed for word in (str(r.flag), str(r.path))]
+    about = {
+        "schema": _TRIAL_SCHEMA,
+        "toolchain": toolchain.id.rpartition("-")[2],
+        "includes": includes,
+    }
     if memo.recall("trial", about) is True:
         return
+    common = [str(toolchain.compiler), *toolchain.base_flags, *toolchain.path_flags, *includes]
+    passes = {
+        "kernel": (*toolchain.device_flags, "--cuda-device-only", "--no-gpu-bundle-output", "-c"),
+        "shared library": (
+            *toolchain.host_flags,
+            "--cuda-host-only",
+            "-shared",
+            "-static-libstdc++",
+            "-static-libgcc",
+        ),
+    }
     import tempfile
 
-    with tempfile.TemporaryDirectory(prefix="jitcache-trial-") as directory:
-        source = Path(directory, "trial.hip")
-        source.write_text(_TRIAL)
-        done = run(
-            [
-                str(toolchain.compiler),
-                *toolchain.base_flags,
-                *toolchain.path_flags,
-                *toolchain.device_flags,
-                *includes,
-                "--cuda-device-only",
-                "--no-gpu-bundle-output",
-                "-c",
-                source.name,
-                "-o",
-                "trial.co",
-            ],
-            request.environ,
-            cwd=source.parent,
-        )
-        size = Path(directory, "trial.co").stat().st_size if done.status == 0 else 0
-    if size == 0:
+    try:
+        with tempfile.TemporaryDirectory(prefix="jitcache-trial-") as directory:
+            place = Path(directory)
+            (place / "trial.hip").write_text(_TRIAL)
+            for what, words in passes.items():
+                argv = [*common, *words, "trial.hip", "-o", "trial.out"]
+                done = run(argv, request.environ, cwd=place)
+                if done.status != 0:
+                    raise ToolchainError(
+                        f"a trial {what} does not compile: {first_error(done.err)}",
+                        where=str(toolchain.compiler),
+                        hint="the HIP headers, device libraries and compiler don't fit "
+                        "together: `jitcache doctor` shows which ones were taken",
+                    )
+    except OSError as e:
         raise ToolchainError(
-            f"a trial kernel does not compile: {first_error(done.err)}",
-            where=str(toolchain.compiler),
-            hint="the HIP headers, device libraries and compiler don't fit together: "
-            "`jitcache doctor` shows which ones were taken",
-        )
+            f"no place for a trial compile: {e.strerror}",
+            hint="set TMPDIR to a writable directory with some free space",
+        ) from e
     memo.remember("trial", about, True)

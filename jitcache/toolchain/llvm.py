@@ -21,6 +21,7 @@ from jitcache.toolchain.compiler import (
     NotACompiler,
     compiler_facts,
     find_linker,
+    host_runtime,
     is_executable,
     path_dirs,
 )
@@ -58,20 +59,21 @@ def examine(request: Request, memo: Memo) -> Examination:
     libraries = _bitcode(source)
     tree, ck = find_ck(request, OWN_CK_CONFIG, memo)
     reports = [clang, lld, hip, libraries, ck]
-    if facts is None or source is None or source.bitcode is None or tree is None:
-        return Examination("llvm", request.arch, tuple(reports), None)
-    if lld.status != "found":
+    if facts is not None:
+        reports.insert(2, host_runtime(facts, memo, _SETUP))
+    whole = all(r.status == "found" for r in reports)
+    if not whole or facts is None or source is None or source.bitcode is None or tree is None:
         return Examination("llvm", request.arch, tuple(reports), None)
     try:
         root = devicelibs.assemble(
             facts, source.include, source.version, source.bitcode, request, memo
         )
     except ToolchainError as e:
-        reports[3] = PartReport(
+        reports[4] = PartReport(
             "device-libs", "wrong", source.bitcode, detail=str(e.what), next_step=e.hint or ""
         )
         return Examination("llvm", request.arch, tuple(reports), None)
-    reports[3] = PartReport(
+    reports[4] = PartReport(
         "device-libs", "found", source.bitcode, libraries.version, root.digest, libraries.detail
     )
     pieces = Pieces(

@@ -24,12 +24,14 @@ class Part:
         version: as the part states it, or "" where it states none.
         digest: digest of its content (of the sorted listing with digests, for a directory);
             "" for header trees, whose files enter each key one by one.
+        host_only: whether it goes into host shims only, not into code objects.
     """
 
     name: str
     path: Path
     version: str
     digest: str
+    host_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from jitcache.toolchain.compiler import (
     NotACompiler,
     compiler_facts,
     find_linker,
+    host_runtime,
     is_executable,
     path_dirs,
 )
@@ -23,6 +24,7 @@ MIN_CLANG = {"gfx942": 17, "gfx950": 19}
 """Major version of ROCm's clang that first knew the target (ROCm 6.0 and 6.4)."""
 
 _REINSTALL = "install ROCm's compiler, HIP headers and device libraries, or set ROCM_PATH"
+_CXX = "install the static C++ runtime (Debian: libstdc++-12-dev, Fedora: libstdc++-static)"
 
 
 def rocm_root(request: Request) -> Path | None:
@@ -63,7 +65,10 @@ def examine(request: Request, memo: Memo) -> Examination:
     else:
         hip = PartReport("hip-headers", "found", hip_include, hip_version)
     bitcode, libraries = _device_libs(root, facts, request, memo)
-    reports = (clang, lld, hip, libraries, ck)
+    parts = [clang, lld, hip, libraries, ck]
+    if facts is not None:
+        parts.insert(2, host_runtime(facts, memo, _CXX))
+    reports = tuple(parts)
     whole = all(r.status == "found" for r in reports)
     if not whole or facts is None or tree is None or bitcode is None or hip_version is None:
         return Examination("rocm", request.arch, reports, None)
