@@ -59,7 +59,7 @@ def quarantine(
 
 
 def keep_evidence(
-    layout: Layout, kind: str, detail: str, record: bytes, files: Mapping[str, Path]
+    layout: Layout, key: str, kind: str, detail: str, record: bytes, files: Mapping[str, Path]
 ) -> Path | None:
     """Keep a record that lost against an earlier one, with copies of its outputs.
 
@@ -69,7 +69,7 @@ def keep_evidence(
     import shutil
 
     try:
-        incident = _new_incident(layout, kind, "record")
+        incident = _new_incident(layout, kind, layout.record(key).name)
         (incident / "record.json").write_bytes(record)
         for name, path in files.items():
             shutil.copyfile(path, incident / f"output-{name}")
@@ -83,6 +83,12 @@ def incidents(layout: Layout) -> Iterator[Path]:
     """Directories of the quarantine, oldest first."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         yield from sorted(layout.bucket(Bucket.QUARANTINE).iterdir())
+
+
+def incidents_of(layout: Layout, key: str) -> list[Path]:
+    """Incidents about the record of a key, oldest first."""
+    mark = f"-{layout.record(key).name[:12]}-"
+    return [path for path in incidents(layout) if mark in path.name]
 
 
 def notice(path: Path, detail: str, incident: Path | None) -> Notice:

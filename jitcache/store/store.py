@@ -322,7 +322,7 @@ class Store:
             " the first result stays in use"
         )
         by_name = {o.name: files[o.name] for o in record.outputs}
-        kept = keep_evidence(self.layout, "divergent", detail, encode(record), by_name)
+        kept = keep_evidence(self.layout, record.key, "divergent", detail, encode(record), by_name)
         where = f"evidence in {kept}" if kept else "evidence could not be kept"
         self.notices.append(Notice("divergent", record.key, f"{detail}; {where}"))
 
