@@ -14,6 +14,8 @@ import pytest
 from jitcache import digest
 from jitcache.errors import DamagedError, ExitCode, StoreError
 from jitcache.store import durable
+from jitcache.store.actions import Actions
+from jitcache.store.blobs import Blobs
 from jitcache.store.layout import Bucket, Layout, store_root
 from jitcache.store.model import ActionRecord, DamagedRecord, Hit, Miss, Output
 from jitcache.store.records import canonical, decode, encode
@@ -185,6 +187,79 @@ class TestPutAndLookup:
         assert path.stat().st_mode & 0o777 == 0o555, "wanted executable by the second"
 
 
+class TestRaces:
+    """What others do between two of our steps, made to happen there."""
+
+    @pytest.mark.parametrize("links", [True, False])
+    def test_of_two_simultaneous_records_the_first_stays(
+        self, store: Store, src: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+    ) -> None:
+        theirs, their_files = make(src, outputs={"kernel.co": b"theirs"})
+        ours, our_files = make(src, outputs={"kernel.co": b"ours"})
+        real = Blobs.add
+        came: list[bool] = []
+
+        def add(self: Blobs, output: Output, source: Path) -> None:
+            real(self, output, source)
+            if not came:
+                came.append(True)
+                Store(store.layout.root).put(theirs, their_files)
+
+        monkeypatch.setattr(Blobs, "add", add)
+        if not links:
+
+            def no_link(*_: object) -> None:
+                raise PermissionError(1, "Operation not permitted")
+
+            monkeypatch.setattr(os, "link", no_link)
+        assert store.put(ours, our_files) == theirs
+        assert hit(store, ours).paths["kernel.co"].read_bytes() == b"theirs"
+        assert [n.kind for n in store.notices] == ["divergent"]
+
+    def test_a_blob_removed_just_before_the_record_is_published_is_written_again(
+        self, store: Store, src: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        record, files = make(src)
+        real = Actions.add
+
+        def add(self: Actions, record: ActionRecord) -> bool:
+            if not store.layout.record(record.key).exists():
+                store.blob_path(record.outputs[0].digest).unlink()
+            return real(self, record)
+
+        monkeypatch.setattr(Actions, "add", add)
+        assert store.put(record, files) == record
+        hit(store, record)
+
+    def test_a_store_that_keeps_losing_the_record_is_given_up(
+        self, store: Store, src: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        record, files = make(src)
+        monkeypatch.setattr(Actions, "add", lambda *_: True)
+        with pytest.raises(StoreError, match="does not stay"):
+            store.put(record, files)
+
+    def test_a_record_that_can_not_be_read_is_not_replaced(
+        self, store: Store, src: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        record, files = make(src)
+        store.put(record, files)
+        path = store.layout.record(record.key)
+        real = os.open
+
+        def refuse(what: str | Path, *args: int) -> int:
+            if str(what) == str(path):
+                raise PermissionError(13, "Permission denied", what)
+            return real(what, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", refuse)
+            assert miss(store, record).reason == "unreadable"
+            with pytest.raises(StoreError, match="Permission denied"):
+                store.put(record, files)
+        hit(store, record)
+
+
 class TestDamage:
     def test_a_truncated_blob_is_a_miss_and_put_mends_it(self, store: Store, src: Path) -> None:
         record, files = make(src)
@@ -277,6 +352,13 @@ class TestDamage:
         overwrite(store.layout.record(record.key), b"garbage")
         assert store.put(record, files) == record
         hit(store, record)
+
+    def test_a_link_of_the_right_size_is_still_not_a_blob(self, store: Store, src: Path) -> None:
+        record = stored(store, src)
+        path = store.blob_path(record.outputs[0].digest)
+        path.unlink()
+        path.symlink_to("x" * record.outputs[0].size)
+        assert miss(store, record).reason == "blob-damaged"
 
     @pytest.mark.parametrize("kind", ["link", "directory", "fifo"])
     def test_what_is_not_a_regular_file_is_never_followed(
@@ -378,8 +460,10 @@ class TestRemove:
 
     def test_what_is_young_stays_for_now_and_goes_later(self, store: Store, src: Path) -> None:
         record = stored(store, src)
+        dry = store.remove([record.key], dry_run=True)
         report = store.remove([record.key])
         assert (len(report.records), report.blobs, report.kept_recent) == (1, 0, 1)
+        assert dry == report
         age_all(store)
         report = store.remove([record.key])
         assert (report.records, report.absent, report.blobs) == ((), (record.key,), 1)
@@ -537,7 +621,7 @@ class TestUnusableStores:
                 state = store.writable()
                 assert isinstance(state, NotWritable)
                 assert not state
-                assert "no permission" in state.reason
+                assert "no permission" in state.detail
                 with pytest.raises(StoreError, match="no permission"):
                     store.put(other, other_files)
                 with pytest.raises(StoreError):

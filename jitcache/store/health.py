@@ -73,7 +73,7 @@ def problems(layout: Layout) -> Iterator[Problem]:
             "read-only",
             False,
             str(root),
-            f"{state.reason}: what is there can be used, but nothing can be added",
+            f"{state.detail}: what is there can be used, but nothing can be added",
             "point JITCACHE_DIR at a writable directory to keep what is built",
         )
     for parent in root.absolute().parents:

@@ -100,7 +100,7 @@ class Writable:
 class NotWritable:
     """The store can't be written, and why; false."""
 
-    reason: str
+    detail: str
 
     def __bool__(self) -> bool:
         return False
