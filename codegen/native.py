@@ -155,7 +155,7 @@ def _kernel_arguments(variant: Variant) -> str:
     return ", ".join(arguments)
 
 
-def _flag(value: bool) -> str:  # noqa: FBT001
+def _flag(value: bool) -> str:
     return "true" if value else "false"
 
 

@@ -76,6 +76,7 @@ def read(source: Path | bytes) -> CodeObject:
     """
     from elftools.common.exceptions import ELFError
     from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import NoteSection
 
     where = str(source) if isinstance(source, Path) else "code object"
     try:
@@ -86,9 +87,10 @@ def read(source: Path | bytes) -> CodeObject:
         elf = ELFFile(io.BytesIO(data))
         if elf["e_machine"] != _EM_AMDGPU:
             raise InputError(f"is for {elf['e_machine']}, not an AMD GPU", where=where)
-        for section in elf.iter_sections(type="SHT_NOTE"):
-            for note in section.iter_notes():
-                if note["n_type"] == _NT_AMDGPU_METADATA and note["n_name"] == "AMDGPU":
+        for section in elf.iter_sections():
+            for note in section.iter_notes() if isinstance(section, NoteSection) else ():
+                kind: object = note["n_type"]
+                if kind == _NT_AMDGPU_METADATA and note["n_name"] == "AMDGPU":
                     return _parse(note["n_descdata"], where)
     except (ELFError, ValueError, KeyError, IndexError, TypeError, UnicodeDecodeError) as e:
         raise InputError(

@@ -56,9 +56,7 @@ class Command:
 def compile_command(toolchain: Toolchain, kind: Kind) -> Command:
     """The command that makes a code object or a host shim."""
     own = (
-        (*toolchain.device_flags, *_DEVICE)
-        if kind == "device"
-        else (*toolchain.host_flags, *_HOST)
+        (*toolchain.device_flags, *_DEVICE) if kind == "device" else (*toolchain.host_flags, *_HOST)
     )
     flags = (*toolchain.base_flags, *own, *_QUIET)
     return Command(

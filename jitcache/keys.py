@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from jitcache import digest
+from jitcache._version import __version__
 from jitcache.command import Command
 from jitcache.toolchain.model import Toolchain
 
@@ -51,7 +52,11 @@ def action_inputs(
         "headers": headers,
         "flags": list(command.flags),
         "includes": list(command.includes),
-        "parts": {p.name: p.digest for p in toolchain.parts if p.digest},
+        "parts": {
+            p.name: p.digest
+            for p in toolchain.parts
+            if p.digest and not (p.host_only and kind == "device")
+        },
         "target": arch,
         "salt": salt,
     }
@@ -81,6 +86,8 @@ def direct_key(
     """
     return digest.of_json(
         {
+            # Another version of this program may compute keys in another way.
+            "jitcache": __version__,
             "schema": SCHEMA,
             "recipe": recipe,
             "argv": list(command.argv),

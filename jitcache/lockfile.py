@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from jitcache.codegen.catalog.model import Tail
 from jitcache.errors import InputError
 from jitcache.jsonread import Reader, ShapeError, parse
 from jitcache.store.model import Output
@@ -41,14 +42,15 @@ class LockedVariant:
 
     Attributes:
         hot_loop: whether the main K loop runs.
-        tail: `odd` or `even`: parity of the number of loop steps.
+        tail: `odd` or `even`: parity of the number of loop steps; `full` where the
+            pipeline ignores it.
         non_temporal: non-temporal weight loads; None where the family doesn't tell them apart.
         kernel: mangled symbol of the kernel in the code object.
         action: the action whose code object holds it; variants may share one.
     """
 
     hot_loop: bool
-    tail: Literal["odd", "even"]
+    tail: Tail
     non_temporal: bool | None
     kernel: str
     action: LockedAction
@@ -267,7 +269,7 @@ def _variant(r: Reader) -> LockedVariant:
     r.only("hot_loop", "tail", "kernel", "action", "outputs", optional=("non_temporal",))
     return LockedVariant(
         hot_loop=r["hot_loop"].boolean(),
-        tail=cast("Literal['odd', 'even']", r["tail"].one_of("odd", "even")),
+        tail=cast("Tail", r["tail"].one_of("odd", "even", "full")),
         non_temporal=r["non_temporal"].boolean() if r.has("non_temporal") else None,
         kernel=r["kernel"].text(),
         action=_action(r),

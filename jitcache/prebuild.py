@@ -210,7 +210,7 @@ class Prebuilder:
         return missing
 
     def _check_writable(self) -> None:
-        from jitcache.store.model import NotWritable
+        from jitcache.store.reports import NotWritable
 
         state = self._store.writable()
         if isinstance(state, NotWritable):
@@ -294,8 +294,8 @@ class Prebuilder:
             built.failed.append(
                 Failure(
                     f"{action.label} {self._arch}",
-                    "headers changed while it was compiled, so it was not published: "
-                    + ", ".join(changed[:3]),
+                    "its inputs changed while it was compiled, so it was not published: "
+                    + (", ".join(changed[:3]) or "jitcache itself was updated"),
                 )
             )
             return
@@ -394,9 +394,7 @@ def make_lock(
 
 
 def _locked(record: ActionRecord) -> LockedAction:
-    return LockedAction(
-        record.key, tuple(o for o in record.outputs if o.name != HEADERS_OUTPUT)
-    )
+    return LockedAction(record.key, tuple(o for o in record.outputs if o.name != HEADERS_OUTPUT))
 
 
 def _facts(kind: str, compiled: Compiled) -> dict[str, Any]:

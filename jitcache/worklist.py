@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jitcache.codegen.catalog import Instance, Variant
 from jitcache.codegen.native import Recipe, device_recipe, has_header, shim_recipe
 from jitcache.errors import UnsupportedError
-from jitcache.plan import Plan
+from jitcache.planmodel import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def worklist(plan: Plan) -> tuple[ModuleWork, ...]:
             if not has_header(required.instance.family):
                 raise UnsupportedError(
                     f"kernels of family {required.instance.family} can't be built yet",
-                    where=module.name,
+                    where=module.spec.name,
                     hint="`jitcache generate --dialect aiter` writes them for AITER's own build",
                 )
             for chosen in required.variants:
@@ -67,5 +67,5 @@ def worklist(plan: Plan) -> tuple[ModuleWork, ...]:
                     KernelWork(required.instance, required.block_m, chosen.variant, recipe)
                 )
         shim = shim_recipe(module.spec, tuple(r.instance for r in module.instances))
-        modules.append(ModuleWork(module.name, shim, tuple(kernels)))
+        modules.append(ModuleWork(module.spec.name, shim, tuple(kernels)))
     return tuple(modules)

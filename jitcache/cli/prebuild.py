@@ -13,12 +13,15 @@ import click
 from jitcache.cli import output
 from jitcache.errors import BuildError, ExitCode, UsageError
 from jitcache.manifest import Manifest, Target, load_manifest, manifest_digest
-from jitcache.plan import Plan, plan
+from jitcache.plan import plan
+from jitcache.planmodel import Plan
 from jitcache.prebuild import Action, Built, Failure, Prebuilder, actions_of, make_lock
+from jitcache.rawmanifest import ScopeWord
 from jitcache.resolve import Resolver
 from jitcache.store.layout import Bucket
 from jitcache.store.store import Store, store_root
 from jitcache.toolchain.find import find_toolchain
+from jitcache.tuned import read_tuned
 from jitcache.worklist import worklist
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ def command(
     manifests: tuple[str, ...],
     arch: str | None,
     block_m: tuple[int, ...],
-    scope: str | None,
+    scope: ScopeWord | None,
     tuned: tuple[Path, ...],
     jobs: int | None,
     keep_going: bool,
@@ -84,10 +87,11 @@ def command(
         )
     results = []
     for manifest, target in wanted:
+        files = [*(Path(t.path) for t in manifest.tuned), *tuned]
         planned = plan(
             manifest,
             target=target,
-            tuned=tuned or None,
+            tuned=read_tuned(files) if files else None,
             block_m=block_m or None,
             scope=scope,
         )
@@ -252,9 +256,7 @@ def _finish(
                 "locks": locks,
                 "failed": [f.to_json() for f in failed],
                 "not_run": not_run,
-                "runs": [
-                    str(r.built.run_directory) for r in results if r.built.run_directory
-                ],
+                "runs": [str(r.built.run_directory) for r in results if r.built.run_directory],
             }
         )
     elif not quiet:
