@@ -32,7 +32,10 @@ MIN_CLANG = 22
 """Oldest clang that was proven to build CK's gfx950 kernels without ROCm (design D8)."""
 
 _NEWEST_TRIED = 30
-_SETUP = "run tools/setup, or install the packages it lists with tools/setup --dry-run"
+_SETUP = (
+    "run tools/setup in a checkout, or on Debian: "
+    "apt install clang-22 lld-22 libamdhip64-dev rocm-device-libs"
+)
 _BITCODE_DIRS = (
     "usr/lib/*/amdgcn/bitcode",
     "usr/lib/llvm-*/lib/clang/*/lib/amdgcn/bitcode",
