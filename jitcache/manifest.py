@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,7 +17,6 @@ from jitcache import digest
 from jitcache.codegen.catalog.model import Quant
 from jitcache.deployment import Layer, Manifest, Target, TunedFile
 from jitcache.errors import InputError
-from jitcache.hfconfig import ConfigDims, dims_of
 from jitcache.products import DEFAULT_CU, PRODUCTS
 from jitcache.rawmanifest import (
     LAYER_KEYS,
@@ -27,6 +26,9 @@ from jitcache.rawmanifest import (
     RawTokens,
     decode,
 )
+
+if TYPE_CHECKING:
+    from jitcache.hfconfig import ConfigDims
 
 __all__ = [
     "BLOCK_M",
@@ -301,6 +303,8 @@ def _text(path: Path) -> str:
 
 
 def _config(path: Path) -> ConfigDims:
+    from jitcache.hfconfig import dims_of
+
     try:
         value = json.loads(_text(path))
     except (ValueError, RecursionError) as e:

@@ -114,15 +114,15 @@ def decode(text: str, where: str) -> RawManifest:
         raise _explained(str(e), data, where) from None
 
 
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`(?: - at `\$(.*)`)?$", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(.*?)`(?: - at `\$(.*)`)?$", re.DOTALL)
-_WRONG = re.compile(r"(.*?) - at `\$(.*)`$", re.DOTALL)
-_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+_UNKNOWN = r"(?s)Object contains unknown field `(.*?)`(?: - at `\$(.*)`)?$"
+_MISSING = r"(?s)Object missing required field `(.*?)`(?: - at `\$(.*)`)?$"
+_WRONG = r"(?s)(.*?) - at `\$(.*)`$"
+_STEP = r"\.?([^.\[\]]+)|\[(\d+|\.\.\.)\]"
 
 
 def _explained(message: str, data: Mapping[str, Any], where: str) -> InputError:
     """A validation error with the key's value and what may stand there."""
-    if found := _UNKNOWN.match(message):
+    if found := re.match(_UNKNOWN, message):
         table, path = _type_at(found[2] or ""), found[2] or ""
         known = [f.encode_name for f in msgspec.structs.fields(table)]
         return InputError(
@@ -130,9 +130,9 @@ def _explained(message: str, data: Mapping[str, Any], where: str) -> InputError:
             where=where,
             hint=_suggestion(found[1], known),
         )
-    if found := _MISSING.match(message):
+    if found := re.match(_MISSING, message):
         return InputError(f"missing key `{_dotted(found[2] or '', found[1])}`", where=where)
-    if found := _WRONG.match(message):
+    if found := re.match(_WRONG, message):
         path = found[2]
         value = _value_at(data, path)
         return InputError(
@@ -162,7 +162,7 @@ def _shown(value: object) -> str:
 
 def _value_at(data: Any, path: str) -> object:
     """The value at a msgspec path; the container where the path has `[...]`."""
-    for key, index in _STEP.findall(path):
+    for key, index in re.findall(_STEP, path):
         if index == "..." or data is None:
             break
         if index:
@@ -175,7 +175,7 @@ def _value_at(data: Any, path: str) -> object:
 def _type_at(path: str) -> Any:
     """The declared type at a msgspec path."""
     kind: Any = RawManifest
-    for key, index in _STEP.findall(path):
+    for key, index in re.findall(_STEP, path):
         options = _options(kind)
         if index:
             bare = [get_args(o)[0] if get_origin(o) is Annotated else o for o in options]

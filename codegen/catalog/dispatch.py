@@ -5,15 +5,14 @@ Source: AITER 9bab8388, gen_instances.py (`*_heuristic_dispatch` texts).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from .family import Arch
 from .model import Instance, ModuleSpec, Stage
 from .select import emitted, family_of, instance
 
 
-@dataclass(frozen=True, slots=True)
-class Unsupported:
+class Unsupported(msgspec.Struct, frozen=True):
     """The dispatch raises.
 
     Attributes:

@@ -8,7 +8,7 @@ dispatch picks it stand on one line: in all of AITER's dispatch texts the tile c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from .model import Quant, Stage, Tail, Tile
 
@@ -19,8 +19,7 @@ ARCHES: tuple[Arch, ...] = ("gfx942", "gfx950")
 """Architectures that AITER's CK2stages kernels are made for."""
 
 
-@dataclass(frozen=True, slots=True)
-class When:
+class When(msgspec.Struct, frozen=True):
     """Condition on inter_dim under which the heuristic picks a tile.
 
     Attributes:
@@ -86,8 +85,7 @@ def not_multiple(of: int) -> When:
     return When("!%", of)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One line of a family's table.
 
     Attributes:
@@ -106,8 +104,7 @@ def row(
     return Row(Tile(threads, m, n, k, m_waves, n_waves, pipeline), when)
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
+class Op(msgspec.Struct, frozen=True):
     """Name of the CDE element-wise operation of a stage, as AITER writes it in the name.
 
     Attributes:
@@ -129,8 +126,7 @@ class Op:
         return self.plain
 
 
-@dataclass(frozen=True, slots=True)
-class Pipeline:
+class Pipeline(msgspec.Struct, frozen=True):
     """What decides the device kernel of a block-GEMM pipeline.
 
     Attributes:
@@ -146,8 +142,7 @@ PARITY = Pipeline(prefetch=2, tails=("odd", "even"))
 """Two prefetch stages, tail by parity: all pipelines but one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(msgspec.Struct, frozen=True):
     """One CK device operation with its tiles and rules.
 
     Attributes:

@@ -6,7 +6,8 @@ Source: AITER 9bab8388, gemm_moe_ck2stages_common.py (`name`) and aiter/ops/moe_
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from jitcache.errors import InputError
 
@@ -14,13 +15,13 @@ from .family import Arch
 from .model import Instance, ModuleSpec, Quant, Stage, Tile
 from .select import A_TYPES, ACTIVATIONS, B_TYPES, C_TYPES, instances
 
-_INSTANCE = re.compile(
+_INSTANCE = (
     r"moe_ck2stages_gemm(?P<stage>[12])"
     r"_(?P<threads>\d+)x(?P<m>\d+)x(?P<n>\d+)x(?P<k>\d+)_(?P<mw>\d+)x(?P<nw>\d+)"
     r"_(?P<op>[A-Za-z0-9]+)_v(?P<v>\d+)_Nswizzle0_Quant(?P<q>\d)_MulRoutedWeight(?P<r>[01])"
     r"(?:_(?P<act>silu|gelu))?_(?P<a>[A-Z0-9]+)_(?P<b>[A-Z0-9]+)_(?P<c>[A-Z0-9]+)"
 )
-_MODULE = re.compile(
+_MODULE = (
     rf"module_moe_ck2stages_(?P<a>{'|'.join(A_TYPES)})_(?P<b>{'|'.join(B_TYPES)})"
     rf"_preshuffle_(?P<p>on|off)_(?P<c>{'|'.join(C_TYPES)})_(?P<act>{'|'.join(ACTIVATIONS)})"
     rf"_(?P<q>{'|'.join(q.word for q in Quant)})_mulWeightStage(?P<m>[12])(?P<s>_splitk)?"
@@ -28,8 +29,7 @@ _MODULE = re.compile(
 _QUANTS = {q.number: q for q in Quant}
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedName:
+class ParsedName(msgspec.Struct, frozen=True):
     """An instance's name taken apart.
 
     Attributes:
@@ -92,7 +92,7 @@ def parse_name(name: str) -> ParsedName:
     Raises:
         InputError: it isn't the name of a CK2stages instance.
     """
-    found = _INSTANCE.fullmatch(name)
+    found = re.fullmatch(_INSTANCE, name)
     problem = "it doesn't have the form of a CK2stages kernel name"
     if found is not None:
         stage: Stage = 1 if found["stage"] == "1" else 2
@@ -125,7 +125,7 @@ def parse_module_name(name: str) -> ModuleSpec:
     Raises:
         InputError: it isn't the name of a CK2stages module that can exist.
     """
-    found = _MODULE.fullmatch(name)
+    found = re.fullmatch(_MODULE, name)
     if found is None:
         raise InputError(
             "not the name of a CK2stages module",

@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import msgspec
 
 from jitcache.errors import UnsupportedError
 
@@ -24,8 +26,7 @@ ACTIVATIONS = ("silu", "gelu")
 """Activations that CK2stages kernels are generated for (there is no swiglu)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """A module that can be asked for and can never run.
 
     Attributes:
