@@ -1,4 +1,4 @@
-"""A blob directory on disk: written whole, so that nothing of an earlier run stays in it.
+"""A directory of generated sources: written whole, so that nothing of an earlier run stays in it.
 
 AITER compiles every source file that it finds in its blob directory and never empties one.
 """
@@ -7,35 +7,34 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from jitcache.errors import InputError, JitcacheError
 
 
-def publish(files: Mapping[str, str], directory: Path, *, headers: tuple[str, ...]) -> None:
+def publish(files: Mapping[str, str], directory: Path, *, ours: Sequence[str]) -> None:
     """Make a directory hold these files and no others.
 
     The files are first written to a directory beside it. An existing directory is emptied
-    only if it looks like one of these; it stays the same directory (it may be somebody's
-    working directory, or have permissions of its own). While it is being changed its headers
-    are gone, so that a build that reads it half-changed, or after a kill, fails instead of
-    using parts of both.
+    only if all that it holds is ours; it stays the same directory (it may be somebody's
+    working directory, or have permissions of its own). While it is being changed, the files
+    at its top are gone, so that a build that reads it half-changed, or after a kill, lacks its
+    headers and fails instead of using parts of both.
 
     Args:
-        files: text by path relative to the directory; sources one level down, headers at
-            the top.
+        files: text by path relative to the directory, at most one folder deep.
         directory: where; made if missing, as are its parents.
-        headers: names of files at the top that such a directory may hold.
+        ours: patterns of the paths that such a directory may hold.
 
     Raises:
         InputError: the directory holds something else.
         JitcacheError: it can't be written.
     """
     directory = directory.resolve()
-    folders = {Path(path).parts[0] for path in files if len(Path(path).parts) > 1}
     try:
-        _check(directory, headers, folders)
+        _check(directory, ours)
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
             prefix=f".{directory.name}.", dir=directory.parent
@@ -45,50 +44,49 @@ def publish(files: Mapping[str, str], directory: Path, *, headers: tuple[str, ..
                 target = fresh / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(text, encoding="utf-8", newline="\n")
-            _swap(fresh, directory, Path(staging) / "stale", headers)
+            _swap(fresh, directory, Path(staging) / "stale")
     except OSError as e:
         raise JitcacheError(
-            f"can't write the blob directory: {e.strerror}",
+            f"can't write the directory: {e.strerror}",
             where=str(e.filename or directory),
             hint="it and its parent must be writable and on one file system",
         ) from e
 
 
-def _check(directory: Path, headers: tuple[str, ...], folders: set[str]) -> None:
-    """Refuse to empty a directory that holds anything but a blob's files."""
+def _check(directory: Path, ours: Sequence[str]) -> None:
+    """Refuse to empty a directory that holds anything but generated files."""
     if not directory.exists():
         return
     if not directory.is_dir():
         raise InputError("not a directory", where=str(directory))
+    folders = {pattern.rpartition("/")[0] for pattern in ours}
     for entry in sorted(directory.iterdir()):
-        if entry.is_symlink():
-            foreign = True
-        elif entry.is_dir():
-            foreign = entry.name not in folders or any(
-                e.suffix != ".cu" or not e.is_file() for e in entry.iterdir()
-            )
-        else:
-            foreign = entry.name not in headers
-        if foreign:
-            raise InputError(
-                f"this doesn't look like a blob directory: it holds {entry.name}",
-                where=str(directory),
-                hint="everything in a blob directory is replaced; name an empty or new one",
-            )
+        inside = entry.name in folders and entry.is_dir() and not entry.is_symlink()
+        for file in sorted(entry.iterdir()) if inside else [entry]:
+            path = file.relative_to(directory).as_posix()
+            if not (file.is_file() and any(_matches(path, pattern) for pattern in ours)):
+                raise InputError(
+                    f"this isn't a directory of generated sources only: it holds {path}",
+                    where=str(directory),
+                    hint="everything in it would be replaced; name an empty or a new one",
+                )
 
 
-def _swap(fresh: Path, directory: Path, stale: Path, headers: tuple[str, ...]) -> None:
-    """Move new content in place of the old: headers out first and in last."""
+def _matches(path: str, pattern: str) -> bool:
+    """Whether a pattern fits a path, folder by folder (fnmatch alone lets * cross them)."""
+    return path.count("/") == pattern.count("/") and fnmatchcase(path, pattern)
+
+
+def _swap(fresh: Path, directory: Path, stale: Path) -> None:
+    """Move new content in place of the old: files at the top out first and in last."""
     if not directory.exists():
         fresh.rename(directory)
         return
     stale.mkdir()
-    for name in headers:
-        (directory / name).unlink(missing_ok=True)
-    folders = [e for e in directory.iterdir() if e.is_dir()]
-    for folder in folders:
-        folder.rename(stale / folder.name)
+    old = sorted(directory.iterdir(), key=lambda e: e.is_dir())
     new = sorted(fresh.iterdir(), key=lambda e: e.is_file())
+    for entry in old:
+        entry.rename(stale / entry.name)
     for entry in new:
-        entry.replace(directory / entry.name)
+        entry.rename(directory / entry.name)
     shutil.rmtree(stale)

@@ -53,7 +53,12 @@ def non_temporal(tokens: int, layer: Layer) -> bool:
 
 def host_block_ms(layer: Layer) -> tuple[int, ...]:
     """Every block height that the untuned rule can pick for a layer."""
-    return (16, 64) if layer.quant is Quant.PER_1X128 else BLOCK_M_CHOICE
+    return block_ms_of(layer.quant)
+
+
+def block_ms_of(quant: Quant) -> tuple[int, ...]:
+    """The same where no more than the quantisation is known."""
+    return (16, 64) if quant is Quant.PER_1X128 else BLOCK_M_CHOICE
 
 
 def activation_type(layer: Layer, target: Target, tokens: int) -> str:
