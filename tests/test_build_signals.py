@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -79,6 +80,24 @@ class Builder:
                     found.append(int(entry.name))
         return [pid for pid in found if pid != self.process.pid]
 
+    def wrappers(self) -> list[int]:
+        """Those that are edge.py; for a moment after its fork, also what becomes a compiler."""
+        found = []
+        for pid in self.running():
+            with contextlib.suppress(OSError):
+                if b"edge.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return found
+
+    def running_in(self, group: int) -> list[int]:
+        """Those of one process group."""
+        found = []
+        for pid in self.running():
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(pid) == group:
+                    found.append(pid)
+        return found
+
     def ninja(self) -> int:
         """Process id of its ninja."""
         pid = self.process.pid
@@ -118,7 +137,7 @@ def builder(tmp_path: Path) -> Iterator[Builder]:
             made.events.append(json.loads(line))
         # Both long ones: wrapper, shell turned stub, and the driver's child.
         deadline = time.monotonic() + 20
-        while len(made.running()) < 5:
+        while len(made.running()) < 5 or len(made.wrappers()) != 2:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         yield made
@@ -127,7 +146,8 @@ def builder(tmp_path: Path) -> Iterator[Builder]:
         process.stdout.close()
         process.wait()
         for pid in made.running():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -168,15 +188,13 @@ def test_ninja_is_killed(builder: Builder) -> None:
 
 def test_a_wrapper_is_asked_to_stop(builder: Builder) -> None:
     """Whoever stops only an edge stops its compilers too; the others go on."""
-    before = builder.running()
-    wrappers = [p for p in before if b"edge.py" in Path(f"/proc/{p}/cmdline").read_bytes()]
-    assert len(wrappers) == 2
+    wrappers = builder.wrappers()
     os.kill(wrappers[0], signal.SIGTERM)
     deadline = time.monotonic() + 20
-    while any(os.getpgid(p) == wrappers[0] for p in builder.running()):
+    while builder.running_in(wrappers[0]):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert any(os.getpgid(p) == wrappers[1] for p in builder.running())
+    assert builder.running_in(wrappers[1])
 
 
 def test_an_edge_whose_builder_has_gone_does_not_start(tmp_path: Path) -> None:
