@@ -243,7 +243,7 @@ class _Planner:
                 f"no CK kernel supports stage {stage} of layer {use.layer.name} on "
                 f"{self.target.arch}",
                 where=self.manifest.source,
-                hint=planwords.HINT_UNSUPPORTED,
+                hint=planwords.hint_unsupported(use.problems),
                 details=tuple(use.problems),
             )
         self.notes.extend(
@@ -259,6 +259,15 @@ class _Planner:
         specs = sorted({spec for spec, _ in self.uses}, key=lambda s: s.name)
         modules = tuple(self._module(spec) for spec in specs)
         kept = {i.instance for m in modules for i in m.instances}
+        for stage in STAGES:
+            reached = {i.tile.m for i in self.needs if i.stage == stage}
+            if reached and not any(i.stage == stage for i in kept):
+                raise InputError(
+                    f"narrowed to block_m {planwords.numbers(self.block_m)}, no kernel of stage "
+                    f"{stage} is left",
+                    where=self.manifest.source,
+                    hint=f"reached are block_m {planwords.numbers(reached)}",
+                )
         return Plan(
             manifest=self.manifest.name,
             digest=manifest_digest(self.manifest),
@@ -282,20 +291,7 @@ class _Planner:
                 required.append(self._required(instance))
             else:
                 pruned.append(Pruned(instance, self._why_pruned(spec, instance)))
-        lost = [s for s in STAGES if (spec, s) in self.uses and not self._left(required, s, spec)]
-        if lost:
-            raise InputError(
-                f"narrowed to block_m {planwords.numbers(self.block_m)}, nothing is left of "
-                f"stage {lost[0]} of {spec.name}",
-                where=self.manifest.source,
-                hint="reached are block_m "
-                + planwords.numbers({i.tile.m for i in self.needs if i.module == spec}),
-            )
         return ModulePlan(spec, family.tag, tuple(required), tuple(pruned))
-
-    def _left(self, required: list[RequiredInstance], stage: Stage, spec: ModuleSpec) -> bool:
-        needed = any(i.module == spec and i.stage == stage for i in self.needs)
-        return not needed or any(r.instance.stage == stage for r in required)
 
     def _wanted(self, instance: Instance) -> bool:
         return instance in self.needs and (not self.block_m or instance.tile.m in self.block_m)

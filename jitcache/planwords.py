@@ -10,10 +10,15 @@ from jitcache.codegen.catalog import Instance, ModuleSpec, Stage, Variant
 from jitcache.deployment import Layer, Target
 from jitcache.hostrules import host_block_ms
 
-HINT_UNSUPPORTED = (
-    "AITER's users pad inter_dim and model_dim in the weights, or choose another "
-    "tensor-parallel size"
-)
+
+def hint_unsupported(problems: Iterable[str]) -> str:
+    """What to do about a stage that no kernel supports."""
+    if any(p.startswith("CK refuses") for p in problems):
+        return (
+            "choose another tensor-parallel size, or pad the weights to the multiple and plan "
+            "with the padded dims"
+        )
+    return "another quantisation, activation or architecture is needed"
 
 
 def numbers(values: Iterable[int]) -> str:
@@ -40,7 +45,7 @@ def called(layer: Layer, stage: Stage, decision: Decision, choice: StageChoice) 
     """Why AITER runs an instance."""
     row = decision.row
     if row is not None and choice.note == "" and choice.kernel in (row.kernel1, row.kernel2):
-        return f"stage {stage}, block_m {decision.block_m}: named by tuned row {row.place}"
+        return f"stage {stage}, block_m {decision.block_m}: named by tuned rows of {row.file}"
     why = f"stage {stage}, block_m {decision.block_m}, inter_dim {layer.inter_dim}: heuristic"
     if choice.note:
         why += f", as {choice.note.partition(':')[0]}"

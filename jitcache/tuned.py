@@ -223,6 +223,24 @@ def read_tuned(files: Iterable[Path]) -> TunedTable:
     return merge(tables)
 
 
+def tuned_files_of(checkout: Path) -> list[Path]:
+    """The tuned tables of an AITER checkout or install, in the order AITER merges them.
+
+    AITER takes `model_configs` in the order of the directory; names are sorted here.
+
+    Raises:
+        InputError: there is none.
+    """
+    for root in (checkout / "aiter" / "configs", checkout / "configs"):
+        main = root / "tuned_fmoe.csv"
+        if main.is_file():
+            models = sorted((root / "model_configs").glob("*tuned_fmoe*.csv"))
+            return [main, *(p for p in models if "untuned" not in p.name)]
+    raise InputError(
+        "not an AITER checkout: it has no aiter/configs/tuned_fmoe.csv", where=str(checkout)
+    )
+
+
 class ParsedFile(msgspec.Struct, frozen=True):
     """One file's rows.
 
