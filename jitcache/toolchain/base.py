@@ -49,6 +49,7 @@ class Request(NamedTuple):
         provider: the only provider to consider, or None for the best one that is here.
         ck: CK or AITER directory named by the user, or None to search.
         root: what stands for `/` in the search of system directories.
+        python_path: directories in which Python packages (amd-aiter, triton) are looked for.
     """
 
     arch: str
@@ -57,6 +58,7 @@ class Request(NamedTuple):
     provider: ProviderName | None = None
     ck: Path | None = None
     root: Path = Path("/")
+    python_path: tuple[str, ...] = ()
 
     def system(self, path: str) -> Path:
         """A system directory below `root`."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +65,7 @@ def find_ck(request: Request, own_config: Path, memo: Memo) -> tuple[CkTree | No
                 next_step=NEXT_STEP,
             )
     else:
-        root = _installed()
+        root = _installed(request)
         if root is None:
             return None, PartReport(
                 "ck",
@@ -98,10 +97,10 @@ def _configs(root: Path) -> tuple[Path, ...]:
     return (root.parent / "ck_helper", root / "build" / "include", root / "include")
 
 
-def _installed() -> Path | None:
-    # Only directories of sys.path are looked into: a finder of an editable install could run
+def _installed(request: Request) -> Path | None:
+    # Only directories of the Python path are looked into: a finder of an editable install could run
     # anything, and importing aiter takes seconds and starts rocminfo.
-    for entry in dict.fromkeys(sys.path):
+    for entry in dict.fromkeys(request.python_path):
         for holder in ("aiter_meta", "aiter"):
             package = Path(entry or ".").absolute() / holder
             if package.is_dir():

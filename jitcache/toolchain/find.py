@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from pathlib import Path
 
 from jitcache.errors import ToolchainError, UnsupportedError
@@ -65,6 +66,7 @@ def make_request(
         environ=dict(os.environ),
         provider=_provider(provider),
         ck=ck,
+        python_path=tuple(sys.path),
     )
 
 

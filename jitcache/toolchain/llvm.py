@@ -8,7 +8,6 @@ newer ones; the constants that the packages lack are made here (devicelibs).
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,7 +152,7 @@ def _lld(facts: CompilerFacts | None, request: Request, memo: Memo) -> PartRepor
 
 def _hip(request: Request) -> tuple[_HipSource | None, PartReport]:
     sources = [(request.system("/usr/include/hip"), _system_bitcode(request))]
-    sources += [(base / "include" / "hip", base / "lib") for base in _triton()]
+    sources += [(base / "include" / "hip", base / "lib") for base in _triton(request)]
     for include, bitcode in sources:
         if (version := parse_hip_version(include)) is not None:
             whole = bitcode is not None and all(
@@ -190,7 +189,7 @@ def _system_bitcode(request: Request) -> Path | None:
     return None
 
 
-def _triton() -> list[Path]:
-    places = [Path(entry or ".").absolute() for entry in dict.fromkeys(sys.path)]
+def _triton(request: Request) -> list[Path]:
+    places = [Path(entry or ".").absolute() for entry in dict.fromkeys(request.python_path)]
     bases = [p / "triton" / "backends" / "amd" for p in places]
     return [b for b in bases if b.is_dir()]
