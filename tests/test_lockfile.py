@@ -149,7 +149,7 @@ VARIANT = ("modules", 0, "instances", 0, "variants", 0)
             changed("modules", 0, "instances", 0, "stage", to=3),
             "$.modules[0].instances[0].stage must be between 1 and 2, but is 3",
         ),
-        (changed(*VARIANT, "tail", to="full"), "variants[0].tail must be one of odd, even"),
+        (changed(*VARIANT, "tail", to="none"), "variants[0].tail must be one of odd, even, full"),
         (changed(*VARIANT, "hot_loop", to=1), "variants[0].hot_loop must be true or false"),
         (changed(*VARIANT, "non_temporal", to=None), "non_temporal must be true or false"),
         (changed(*VARIANT, "outputs", 0, "name", to="../x"), "outputs[0].name is not a plain"),

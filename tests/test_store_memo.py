@@ -150,12 +150,16 @@ class TestStatMemo:
         assert files(layout) == []
 
     @pytest.mark.parametrize(
-        "garbage", [b"", b"garbage", b"[]", seal(b"[]"), seal(b'{"x":3}'), seal(b"null")]
+        "garbage", [b"", b"garbage", b"[]", seal(b"[]"), seal(b"null"), b"number", b"short"]
     )
     def test_garbage_is_nothing(self, layout: Layout, header: Path, garbage: bytes) -> None:
         path = layout.bucket(Bucket.MEMO) / "stat.json"
         path.parent.mkdir(parents=True)
-        path.write_bytes(garbage.replace(b'"x"', b'"' + str(header).encode() + b'"'))
+        # Sealed, but not what a StatMemo writes.
+        odd = {b"number": 3, b"short": [1, 2]}
+        if garbage in odd:
+            garbage = seal(digest.canonical_json({str(header): odd[garbage]}))
+        path.write_bytes(garbage)
         memo = StatMemo(layout)
         assert memo.digest(str(header)) == digest.of_bytes(b"#pragma once")
         memo.save()

@@ -8,7 +8,7 @@ from typing import Any
 
 from jitcache.cli import output
 from jitcache.store.model import ActionRecord, DamagedRecord
-from jitcache.store.store import Store, store_root
+from jitcache.store.store import Store
 
 
 def open_store() -> Store:
@@ -16,7 +16,7 @@ def open_store() -> Store:
 
     Only what makes it useless or unsafe is said here; `doctor` says the rest.
     """
-    store = Store(store_root())
+    store = Store.of_user()
     for problem in store.problems():
         if problem.fatal:
             output.say(f"warning: {problem.where}: {problem.detail}\n  hint: {problem.hint}")

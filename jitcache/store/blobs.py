@@ -8,11 +8,12 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from jitcache import digest
 from jitcache.store import durable
 from jitcache.store.layout import Bucket, Layout
-from jitcache.store.model import Notice, Output
+from jitcache.store.model import ActionRecord, Hit, Notice, Output
 from jitcache.store.quarantine import notice, quarantine
 
 _FAN = re.compile(r"[0-9a-f]{2}")
@@ -20,6 +21,20 @@ _REST = re.compile(r"[0-9a-f]{62}")
 
 TOUCH_AFTER_S = 60.0
 """A file used within this time isn't touched again; well below the grace of removal."""
+
+
+class Bad(NamedTuple):
+    """What makes an output unusable.
+
+    Attributes:
+        reason: `blob-missing`, `blob-damaged` or `unreadable`.
+        detail: one sentence.
+        digest: of the blob.
+    """
+
+    reason: str
+    detail: str
+    digest: str
 
 
 class Blobs:
@@ -73,6 +88,25 @@ class Blobs:
         if found != blob_digest:
             return "blob-damaged", f"{blob_digest} holds bytes whose digest is {found}"
         return None
+
+    def first_bad(self, record: ActionRecord, *, read_all: bool) -> Bad | None:
+        """The first output of a record that can't be used; None where all can.
+
+        Args:
+            record: the record.
+            read_all: compare every byte, not just sizes.
+        """
+        for output in record.outputs:
+            bad = self.size_problem(output)
+            if bad is None and read_all:
+                bad = self.problem(output.digest)
+            if bad is not None:
+                return Bad(*bad, output.digest)
+        return None
+
+    def hit(self, record: ActionRecord, layer: str) -> Hit:
+        """A hit on a record whose outputs are all here."""
+        return Hit(record, {o.name: self.path(o.digest) for o in record.outputs}, layer)
 
     def quarantine(self, blob_digest: str, detail: str) -> Path | None:
         """Move a damaged blob away; the blob that somebody just mended stays."""

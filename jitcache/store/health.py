@@ -28,7 +28,7 @@ def untrusted(layout: Layout) -> Problem | None:
             mode = path.stat().st_mode
         except OSError:
             continue  # what can't be seen can't be read either
-        if mode & stat.S_IWOTH:
+        if mode & stat.S_IWOTH and not os.statvfs(path).f_flag & os.ST_RDONLY:
             return Problem(
                 "world-writable",
                 True,
@@ -89,6 +89,21 @@ def problems(layout: Layout) -> Iterator[Problem]:
                 "every user can rename what is below it, the store included",
                 f"chmod o-w {parent}, or set its sticky bit (chmod +t)",
             )
+
+
+def seed_problems(layout: Layout) -> Iterator[Problem]:
+    """Why nothing can be looked up in a seed; its owner and access rights don't matter."""
+    root = layout.root
+    if not os.access(layout.bucket(Bucket.AC), os.R_OK | os.X_OK, effective_ids=True):
+        yield Problem(
+            "seed-unusable",
+            False,
+            str(root),
+            "is not a store that can be read, so it gives no hits",
+            "mount it, or take it out of JITCACHE_SEEDS",
+        )
+    elif (problem := untrusted(layout)) is not None:
+        yield problem
 
 
 def _directory_problems(layout: Layout) -> Iterator[Problem]:

@@ -35,6 +35,10 @@ class Bucket(enum.Enum):
     """Assembled ROCm-like roots; owned by the toolchain."""
     LOCKS = "locks-v1"
     """Lock files that `prebuild` wrote: `<manifest>.<arch>.lock.json`."""
+    PINS = "pins-v1"
+    """Lists of action keys that `gc` keeps: `<name>.json`."""
+    STATS = "stats-v1"
+    """Counters: one line of JSON per process in `<year>-<month>.jsonl`."""
 
 
 CACHEDIR_TAG = (
@@ -57,6 +61,16 @@ def store_root() -> Path:
     if xdg.startswith("/"):
         return Path(xdg) / "jitcache"
     return Path("~/.cache/jitcache").expanduser().absolute()
+
+
+def seed_roots() -> tuple[Path, ...]:
+    """Roots of read-only stores that are looked at after the local one, in order.
+
+    `JITCACHE_SEEDS`, separated by colons: directories of an image, a mounted volume, a
+    shared disk.
+    """
+    text = os.environ.get("JITCACHE_SEEDS", "")
+    return tuple(Path(p).expanduser().absolute() for p in text.split(":") if p)
 
 
 class Layout:

@@ -74,7 +74,7 @@ class Problem:
 
     Attributes:
         kind: `not-a-directory`, `unreadable`, `read-only`, `world-writable`,
-            `foreign-owner`, `exposed-parent`, `noexec`, `no-flock`.
+            `foreign-owner`, `exposed-parent`, `noexec`, `no-flock`, `seed-unusable`.
         fatal: whether nothing can be looked up or nothing can be trusted because of it.
         where: the path.
         detail: what is the matter.
@@ -104,3 +104,30 @@ class NotWritable:
 
     def __bool__(self) -> bool:
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class GcReport:
+    """What `gc` did, or would do.
+
+    Attributes:
+        removed: keys of the removed records, least recently used first.
+        blobs: blobs removed because no record names them any more.
+        freed_bytes: size of the removed records and blobs.
+        before_bytes: size of all records and blobs before.
+        after_bytes: the same after.
+        kept_pinned: records that would have gone but for a pin.
+        kept_recent: records that would have gone but were used just now.
+        within_limit: whether the size limit is met.
+        incidents: old incidents removed from the quarantine.
+    """
+
+    removed: tuple[str, ...]
+    blobs: int
+    freed_bytes: int
+    before_bytes: int
+    after_bytes: int
+    kept_pinned: tuple[str, ...]
+    kept_recent: tuple[str, ...]
+    within_limit: bool
+    incidents: int

@@ -11,22 +11,25 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from jitcache.errors import DamagedError, StoreError
+from jitcache.errors import DamagedError, InputError, StoreError
 from jitcache.store import durable
 from jitcache.store.actions import Actions
 from jitcache.store.blobs import TOUCH_AFTER_S, Blobs
-from jitcache.store.layout import CACHEDIR_TAG, Bucket, Layout, store_root
+from jitcache.store.counters import Counters
+from jitcache.store.layout import Layout, seed_roots, store_root
 from jitcache.store.model import ActionRecord, DamagedRecord, Hit, Lookup, Miss, Notice
-from jitcache.store.records import encode, problem, same_outputs
+from jitcache.store.seeds import Seed
 
 if TYPE_CHECKING:
+    from jitcache.store.gcplan import Limits
     from jitcache.store.locks import Acquired, Busy
     from jitcache.store.memo import Memo, StatMemo
     from jitcache.store.reports import (
+        GcReport,
         NotWritable,
         Problem,
         RemoveReport,
@@ -39,8 +42,6 @@ __all__ = ["HitPolicy", "Store", "store_root"]
 HitPolicy = Literal["size", "sampled", "full"]
 """How closely a hit is looked at: sizes always; every byte in one of 16 hits, or in all."""
 
-_ATTEMPTS = 5
-
 
 class Store:
     """A store on a local (or locally mounted) disk.
@@ -49,10 +50,13 @@ class Store:
         root: its directory, which need not exist; `store_root()` gives the user's.
         hit_policy: how closely a hit is looked at.
         sample: whether to read this hit's bytes, under the policy `sampled`.
+        seeds: roots of further stores that are looked at after this one, in order: never
+            written, never locked, read whoever owns them, and every byte checked.
 
     Attributes:
         layout: paths below the root.
         notices: what the store dealt with so far and its user should hear of.
+        counters: what became of the lookups of this process.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Store:
         *,
         hit_policy: HitPolicy = "size",
         sample: Callable[[], bool] = lambda: os.urandom(1)[0] < 16,
+        seeds: Sequence[Path] = (),
     ) -> None:
         self.layout = Layout(root)
         self.notices: list[Notice] = []
@@ -68,17 +73,46 @@ class Store:
         self._sample = sample
         self._blobs = Blobs(self.layout, self.notices)
         self._actions = Actions(self.layout, self.notices)
+        self._seeds = [Seed(seed, self.notices) for seed in seeds]
         self._distrust: Problem | None = None
         self._trust_known = False
+        self.counters = Counters()
+
+    @classmethod
+    def of_user(cls) -> Store:
+        """The user's store with its seeds, as the environment says.
+
+        Raises:
+            InputError: `JITCACHE_HIT_POLICY` is not a policy.
+        """
+        policy = os.environ.get("JITCACHE_HIT_POLICY") or "size"
+        if policy not in get_args(HitPolicy):
+            raise InputError(
+                f"must be one of {', '.join(get_args(HitPolicy))}, but is {policy!r}",
+                where="JITCACHE_HIT_POLICY",
+            )
+        return cls(store_root(), hit_policy=cast("HitPolicy", policy), seeds=seed_roots())
 
     def lookup(self, key: str) -> Lookup:
-        """Find the result of an action.
+        """Find the result of an action, here or in a seed.
 
         Returns:
             A hit, if every output is there and is what the record says (as closely as the
             policy looks); else a miss with its reason. What was found damaged has been
             moved to the quarantine.
         """
+        found = self._lookup_here(key)
+        for seed in self._seeds:
+            if isinstance(found, Hit):
+                break
+            there = seed.lookup(key)
+            # The most telling miss: what is wrong somewhere, rather than absent.
+            if isinstance(there, Hit) or found.reason == "absent":
+                found = there
+        self.counters.count(key, found)
+        return found
+
+    def _lookup_here(self, key: str) -> Lookup:
         if (distrust := self._untrusted()) is not None:
             return Miss(key, "untrusted", f"{distrust.where}: {distrust.detail}")
         record = self._actions.get(key)
@@ -90,17 +124,12 @@ class Store:
             self._actions.quarantine(record.path, "record-damaged", record.detail)
             return Miss(key, "record-damaged", record.detail)
         read_all = self._policy == "full" or (self._policy == "sampled" and self._sample())
-        for output in record.outputs:
-            bad = self._blobs.size_problem(output)
-            if bad is None and read_all:
-                bad = self._blobs.problem(output.digest)
-            if bad is not None:
-                reason, detail = bad
-                if reason == "blob-damaged":
-                    self._blobs.quarantine(output.digest, detail)
-                return Miss(key, reason, detail)
+        if (bad := self._blobs.first_bad(record, read_all=read_all)) is not None:
+            if bad.reason == "blob-damaged":
+                self._blobs.quarantine(bad.digest, bad.detail)
+            return Miss(key, bad.reason, bad.detail)
         self._touch(record)
-        return Hit(record, {o.name: self._blobs.path(o.digest) for o in record.outputs})
+        return self._blobs.hit(record, "local")
 
     def put(self, record: ActionRecord, files: Mapping[str, Path]) -> ActionRecord:
         """Store the result of an action.
@@ -122,43 +151,14 @@ class Store:
             DamagedError: a file isn't what the record says.
             ValueError: the record is malformed, or `files` lacks one of its outputs.
         """
-        if (bad := problem(record)) is not None:
-            raise ValueError(f"not a record: {bad}")
-        if lacking := [o.name for o in record.outputs if o.name not in files]:
-            raise ValueError(f"no file given for the output {lacking[0]!r}")
+        from jitcache.store.publish import publish
+
         if (distrust := self._untrusted()) is not None:
             raise StoreError(distrust.detail, where=distrust.where, hint=distrust.hint)
-        with durable.explained("write to the store", self.layout.root):
-            self._prepare()
-            for _ in range(_ATTEMPTS):
-                first = self._winner(record)
-                if first is not None and not same_outputs(first, record):
-                    self._keep_divergent(first, record, files)
-                    return first
-                for output in record.outputs:
-                    try:
-                        self._blobs.add(output, files[output.name])
-                    except ValueError as e:
-                        raise DamagedError(
-                            str(e),
-                            where=str(files[output.name]),
-                            hint="the file changed after it was built: build it again",
-                        ) from None
-                if first is None:
-                    self._actions.add(record)
-                # Look again: somebody may have published a record at the same time, or have
-                # removed a blob that we found in place.
-                first = self._winner(record)
-                if first is not None and same_outputs(first, record):
-                    return first
-        raise StoreError(
-            "the record does not stay: other processes keep removing or damaging it",
-            where=str(self.layout.record(record.key)),
-            hint="`jitcache verify` checks the store; try again when nobody else writes to it",
-        )
+        return publish(self.layout, self._actions, self._blobs, self.notices, record, files)
 
     def read(self, digest: str) -> bytes:
-        """The bytes of a blob, verified.
+        """The bytes of a blob, verified; of a seed's, where they aren't here.
 
         Raises:
             StoreError: it isn't there or can't be read.
@@ -166,6 +166,10 @@ class Store:
         """
         path = self._blobs.path(digest)
         bad = self._blobs.problem(digest)
+        if bad is not None and bad[0] == "blob-missing":
+            for seed in self._seeds:
+                if (data := seed.read(digest)) is not None:
+                    return data
         if bad is None:
             with durable.explained("read the blob", path):
                 return path.read_bytes()
@@ -204,6 +208,14 @@ class Store:
         from jitcache.store.sweep import remove
 
         return remove(self.layout, self._actions, self._blobs, keys, dry_run=dry_run)
+
+    def gc(self, limits: Limits, *, dry_run: bool = False) -> GcReport:
+        """Remove what is least recently used, as `limits` ask; see `jitcache.store.gc`."""
+        from jitcache.store.gc import collect
+
+        return collect(
+            self.layout, self._actions, self._blobs, self.notices, limits, dry_run=dry_run
+        )
 
     def try_lock(self, key: str) -> Acquired | Busy:
         """Take the lock of an action if it is free; see `jitcache.store.locks`.
@@ -263,10 +275,17 @@ class Store:
         return writable(self.layout)
 
     def problems(self) -> list[Problem]:
-        """What is the matter with the store's directory."""
-        from jitcache.store.health import problems
+        """What is the matter with the store's directory, and with its seeds."""
+        from jitcache.store.health import problems, seed_problems
 
-        return list(problems(self.layout))
+        found = list(problems(self.layout))
+        for seed in self._seeds:
+            found.extend(seed_problems(seed.layout))
+        return found
+
+    def save_counters(self) -> None:
+        """Add what this process counted to the store's statistics; never fails."""
+        self.counters.save(self.layout)
 
     def _untrusted(self) -> Problem | None:
         if not self._trust_known:
@@ -287,45 +306,6 @@ class Store:
                 )
             )
 
-    def _winner(self, record: ActionRecord) -> ActionRecord | None:
-        """The whole record that the key has already; a broken one is moved away."""
-        found = self._actions.get(record.key)
-        if found is None:
-            return None
-        path = self.layout.record(record.key)
-        if isinstance(found, DamagedRecord):
-            if not found.readable:
-                raise StoreError(f"the record {found.detail}", where=str(path))
-            self._actions.quarantine(path, "record-damaged", found.detail)
-            return None
-        if same_outputs(found, record):
-            whole = all(self._blobs.size_problem(o) is None for o in found.outputs)
-            return found if whole else None
-        for output in found.outputs:
-            bad = self._blobs.problem(output.digest)
-            if bad is not None:
-                # Its bytes can't come back: we have just built, and got others.
-                self._actions.quarantine(path, "blob-missing", bad[1])
-                return None
-        return found
-
-    def _keep_divergent(
-        self, first: ActionRecord, record: ActionRecord, files: Mapping[str, Path]
-    ) -> None:
-        from jitcache.store.quarantine import keep_evidence
-
-        was = {o.name: o.digest for o in first.outputs}
-        others = [o.name for o in record.outputs if was.get(o.name) != o.digest]
-        detail = (
-            f"{record.label}: the same inputs gave other bytes for"
-            f" {', '.join(others) or 'the set of outputs'} than when they were first built;"
-            " the first result stays in use"
-        )
-        by_name = {o.name: files[o.name] for o in record.outputs}
-        kept = keep_evidence(self.layout, record.key, "divergent", detail, encode(record), by_name)
-        where = f"evidence in {kept}" if kept else "evidence could not be kept"
-        self.notices.append(Notice("divergent", record.key, f"{detail}; {where}"))
-
     def _touch(self, record: ActionRecord) -> None:
         # The record before its blobs: what is removed by age must never dangle.
         path = self.layout.record(record.key)
@@ -335,9 +315,3 @@ class Store:
             os.utime(path)
             for output in record.outputs:
                 self._blobs.touch(output.digest)
-
-    def _prepare(self) -> None:
-        if not self.layout.cachedir_tag().exists():
-            durable.make_dir(self.layout.root)
-            durable.replace_file(self.layout.cachedir_tag(), CACHEDIR_TAG.encode())
-        durable.make_dir(self.layout.bucket(Bucket.TMP))

@@ -27,6 +27,13 @@ GRACE_S = 300.0
 _ABANDONED_S = 3600.0
 
 
+class Swept:
+    """What a sweep removed (`blobs`, `size`) and left as too young (`recent`, `recent_size`)."""
+
+    def __init__(self) -> None:
+        self.blobs = self.size = self.recent = self.recent_size = 0
+
+
 def remove(
     layout: Layout,
     actions: Actions,
@@ -57,12 +64,14 @@ def remove(
                 continue
             gone.append(key)
             freed += size
-        count, blob_bytes, recent = _sweep_blobs(
-            layout, actions, blobs, excluded=gone, dry_run=dry_run, grace_s=grace_s
-        )
+        now = clock(layout, dry_run=dry_run)
+        named = referenced(actions, excluded=gone)
+        swept = Swept()
+        if named is not None:
+            swept = sweep_blobs(layout, blobs, named, young=now - grace_s, dry_run=dry_run)
         if not dry_run:
-            _sweep_temps(layout)
-    return RemoveReport(tuple(gone), tuple(absent), count, freed + blob_bytes, recent)
+            sweep_temps(layout, now)
+    return RemoveReport(tuple(gone), tuple(absent), swept.blobs, freed + swept.size, swept.recent)
 
 
 def referenced(actions: Actions, *, excluded: Collection[str] = ()) -> set[str] | None:
@@ -82,39 +91,38 @@ def referenced(actions: Actions, *, excluded: Collection[str] = ()) -> set[str] 
     return found
 
 
-def _sweep_blobs(
-    layout: Layout,
-    actions: Actions,
-    blobs: Blobs,
-    *,
-    excluded: Collection[str],
-    dry_run: bool,
-    grace_s: float,
-) -> tuple[int, int, int]:
-    named = referenced(actions, excluded=excluded)
-    if named is None:
-        return 0, 0, 0
-    count = freed = recent = 0
-    young = _clock(layout, dry_run=dry_run) - grace_s
+def sweep_blobs(
+    layout: Layout, blobs: Blobs, named: Collection[str], *, young: float, dry_run: bool
+) -> Swept:
+    """Remove the blobs that no record names.
+
+    Args:
+        layout: of the store.
+        blobs: of the store.
+        named: digests that records name. A record that was published after these were
+            collected does no harm: its blobs are young.
+        young: blobs used since then stay, in seconds since the epoch.
+        dry_run: only count.
+
+    Raises:
+        OSError: something can't be read or removed.
+    """
+    swept = Swept()
     for path, blob_digest in blobs.each():
         if blob_digest is None or blob_digest in named:
             continue
-        try:
+        with contextlib.suppress(FileNotFoundError):
             st = os.lstat(path)
-            if st.st_mtime > young:
-                recent += 1
-                continue
-            if not dry_run and not _unlink_unless_touched(layout, path, young):
-                recent += 1
-                continue
-        except FileNotFoundError:
-            continue
-        count += 1
-        freed += st.st_size
-    return count, freed, recent
+            if st.st_mtime > young or not (dry_run or _unlink_old(layout, path, young)):
+                swept.recent += 1
+                swept.recent_size += st.st_size
+            else:
+                swept.blobs += 1
+                swept.size += st.st_size
+    return swept
 
 
-def _unlink_unless_touched(layout: Layout, path: Path, young: float) -> bool:
+def _unlink_old(layout: Layout, path: Path, young: float) -> bool:
     aside = layout.bucket(Bucket.TMP) / f".{os.getpid()}-{os.urandom(8).hex()}.tmp"
     durable.make_dir(aside.parent)
     path.rename(aside)
@@ -127,8 +135,8 @@ def _unlink_unless_touched(layout: Layout, path: Path, young: float) -> bool:
     return True
 
 
-def _clock(layout: Layout, *, dry_run: bool) -> float:
-    # Ages are compared with the clock that stamps the files: a file server's may differ.
+def clock(layout: Layout, *, dry_run: bool) -> float:
+    """The time on the clock that stamps the store's files: a file server's may be wrong."""
     import time
 
     if not dry_run:
@@ -141,10 +149,10 @@ def _clock(layout: Layout, *, dry_run: bool) -> float:
     return time.time()
 
 
-def _sweep_temps(layout: Layout) -> None:
-    oldest = _clock(layout, dry_run=False) - _ABANDONED_S
+def sweep_temps(layout: Layout, now: float) -> None:
+    """Remove temporary files that killed processes left."""
     with contextlib.suppress(FileNotFoundError):
         for path in layout.bucket(Bucket.TMP).iterdir():
             with contextlib.suppress(FileNotFoundError):
-                if os.lstat(path).st_mtime < oldest:
+                if os.lstat(path).st_mtime < now - _ABANDONED_S:
                     path.unlink()
