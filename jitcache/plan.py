@@ -201,7 +201,7 @@ class _Planner:
                 )
                 if isinstance(picked, Instance):
                     loads = {nt for at, nt in use.loads if at == block_m}
-                    loads = loads or {nt for _, nt in use.loads} or {False}
+                    loads = loads or {False, True}
                     reason = planwords.host_can_pick(use.layer, stage, block_m, self.target)
                     self._widen(picked, use, loads, {0}, reason)
 
