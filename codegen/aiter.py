@@ -126,7 +126,10 @@ def blob(holdings: Sequence[Holding], arch: Arch, advice: Advice) -> dict[str, s
     )
     for stage, path in zip(_STAGES, DISPATCH, strict=True):
         files[path] = render(
-            "aiter_dispatch.hpp.j2", stage=stage, cases=_cases(holdings, arch, stage), **common
+            "aiter_dispatch.hpp.j2",
+            stage=stage,
+            cases=_cases(holdings, arch, stage, kept.keys()),
+            **common,
         )
     return files
 
@@ -231,7 +234,9 @@ def _pieces(i: Instance) -> tuple[str, str, str]:
     return stage, tile, i.name.removeprefix(f"moe_ck2stages_{stage}_{tile}_")
 
 
-def _cases(holdings: Sequence[Holding], arch: Arch, stage: Stage) -> list[dict[str, Any]]:
+def _cases(
+    holdings: Sequence[Holding], arch: Arch, stage: Stage, kept: Collection[str]
+) -> list[dict[str, Any]]:
     """One branch of a dispatch function for each set of types and options."""
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for h in holdings:
@@ -254,7 +259,7 @@ def _cases(holdings: Sequence[Holding], arch: Arch, stage: Stage) -> list[dict[s
         asked = ("x", "w", "y", "act", "quant", "routed", *(("shuffled",) if case["fp4"] else ()))
         key = tuple(str(case[k]) for k in asked)
         if key not in found:
-            blocks = _blocks(h, family, arch, stage)
+            blocks = _blocks(h, arch, stage, kept)
             found[key] = case | {
                 "blocks": blocks,
                 "block_ms": ", ".join(str(b["block_m"]) for b in blocks),
@@ -262,20 +267,19 @@ def _cases(holdings: Sequence[Holding], arch: Arch, stage: Stage) -> list[dict[s
     return list(found.values())
 
 
-def _blocks(h: Holding, family: Family, arch: Arch, stage: Stage) -> list[dict[str, Any]]:
-    """The choices of a stage by block_m: a kernel that is held, or a refusal."""
-    kept = {i.tile: i for i in h.kept if i.stage == stage}
-    left_out = {i.tile: i for i in h.left_out if i.stage == stage}
+def _blocks(h: Holding, arch: Arch, stage: Stage, kept: Collection[str]) -> list[dict[str, Any]]:
+    """The choices of a stage by block_m: a kernel that the blob holds, or a refusal."""
+    of_tile = {i.tile: i for i in (*h.kept, *h.left_out) if i.stage == stage}
     blocks: dict[int, list[dict[str, Any]]] = {}
-    for row in family.rows(stage):
+    for row in catalog.family_of(h.spec, arch).rows(stage):
         if row.when.rule == "never":
             continue
-        held = kept.get(row.tile)
+        i = of_tile[row.tile]
         blocks.setdefault(row.tile.m, []).append(
             {
                 "condition": _condition(row.when),
-                "function": None if held is None else _function(held, arch),
-                "short": None if held is not None else left_out[row.tile].short,
+                "function": _function(i, arch) if i.name in kept else None,
+                "short": i.short,
             }
         )
     return [{"block_m": m, "choices": blocks[m]} for m in sorted(blocks)]
