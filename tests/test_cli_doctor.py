@@ -14,7 +14,7 @@ from jitcache.cli import doctor
 from jitcache.cli.main import main
 from jitcache.errors import ExitCode
 from jitcache.toolchain.base import Request
-from tests.toolchain_help import FakeMachine
+from tests.fake_machine import FakeMachine
 
 Doctor = Callable[..., tuple[int, str, str]]
 

@@ -21,7 +21,7 @@ from jitcache.toolchain.find import examine, find_toolchain, make_request, path_
 from jitcache.toolchain.finish import COMPAT_HEADER, CSRC, OWN_CK_CONFIG
 from jitcache.toolchain.memo import Memo
 from jitcache.toolchain.model import Toolchain
-from tests.toolchain_help import FakeMachine
+from tests.fake_machine import FakeMachine
 
 
 @pytest.fixture
@@ -119,6 +119,32 @@ def test_warm_search_starts_no_process(machine: FakeMachine) -> None:
     assert sum(c.endswith("trial.hip -o trial.out") for c in calls) == 2
     assert built(machine) == cold
     assert machine.calls() == calls
+
+
+def test_warm_search_reads_no_ck_header(
+    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold = built(machine.llvm())
+
+    def refuse(path: Path) -> str:
+        raise AssertionError(f"read {path}")
+
+    monkeypatch.setattr("jitcache.digest.of_file", refuse)
+    assert built(machine) == cold
+
+
+def test_fact_about_something_else_is_not_believed(tmp_path: Path) -> None:
+    memo = Memo(tmp_path)
+    memo.remember("flags", ["one"], "known")
+    memo.remember("flags", ["two"], "other")
+    assert memo.recall("flags", ["one"]) == "known"
+    assert memo.recall("clang", ["one"]) is None
+    one, two = sorted((tmp_path / "memo-v1").glob("flags-*.json"))
+    one_text = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(one_text)
+    assert memo.recall("flags", ["one"]) is None
+    assert memo.recall("flags", ["two"]) is None
 
 
 def test_damaged_memo_is_an_empty_one(machine: FakeMachine) -> None:
@@ -270,6 +296,20 @@ def test_simultaneous_searches_share_one_root(machine: FakeMachine) -> None:
     assert len(found) == 4
     assert len(set(found)) == 1
     assert len(list((machine.cache / "toolchain-v1").iterdir())) == 1
+
+
+def test_root_of_a_faster_process_is_left_alone(
+    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toolchain = built(machine.llvm())
+    root = Path(toolchain.path_flags[0].removeprefix("--rocm-path="))
+    inode = root.stat().st_ino
+    real = devicelibs._read
+    answers = iter([None])  # not there when we looked, there when we are done
+    monkeypatch.setattr(devicelibs, "_read", lambda *a: next(answers, real(*a)))
+    assert built(machine) == toolchain
+    assert root.stat().st_ino == inode
+    assert [p.name for p in root.parent.iterdir()] == [root.name]
 
 
 # --- flags ---------------------------------------------------------------------------------
