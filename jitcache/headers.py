@@ -103,7 +103,7 @@ def scan(command: Sequence[str], source_name: str, source: str) -> tuple[str, ..
     Raises:
         ToolchainError: the preprocessor fails; the message has its first error.
     """
-    from jitcache.build import depfile
+    from jitcache import depfile
     from jitcache.toolchain.base import first_error, run
 
     with tempfile.TemporaryDirectory(prefix="jitcache-scan-") as directory:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jitcache.build import depfile, failure
+from jitcache import depfile
+from jitcache.build import failure
 from jitcache.build.action import Action, reproduce_command
 from jitcache.build.events import EdgeEnd, EdgeEvent, EdgeStart
 from jitcache.build.model import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jitcache.cli.output import seconds, size, table
+from jitcache.text import seconds, size, table
 from jitcache.kernelnames import printable
 from jitcache.report.model import Edge, Report
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitcache.build.depfile import DepfileError, parse, resolve
+from jitcache.depfile import DepfileError, parse, resolve
 
 
 def clang_escape(name: str) -> str:
