@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from jitcache import digest
 from jitcache.errors import InputError
+from jitcache.store.actions import Actions
 from jitcache.store.gcplan import Choice, Entry, Limits, choose, total_size
 from jitcache.store.layout import Bucket
 from jitcache.store.model import ActionRecord, Hit
 from jitcache.store.pins import DamagedPin, Pin, pin, pins, unpin
+from jitcache.store.sealed import seal
 from jitcache.store.store import Store
 from tests.store_help import age, in_child, kill_points, make, overwrite, stored
 
@@ -173,6 +175,26 @@ class TestGc:
         assert (report.removed, report.blobs) == ((), 0)
         assert isinstance(Store(store.layout.root, hit_policy="full").lookup(record.key), Hit)
 
+    def test_bytes_that_nobody_names_count_until_they_go(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        aged(store, tmp_path, "old", 400)
+        recent = stored(store, tmp_path, "recent")
+        orphan, files = make(tmp_path, "orphan", {"kernel.co": b"x" * 50_000})
+        store.put(orphan, files)
+        store.layout.record(orphan.key).unlink()
+        report = store.gc(Limits(max_size=40_000), dry_run=True)
+        on_disk = sum(
+            p.stat().st_size
+            for b in (Bucket.AC, Bucket.CAS)
+            for p in store.layout.bucket(b).rglob("*")
+            if p.is_file()
+        )
+        assert report.before_bytes == on_disk
+        assert len(report.removed) == 1, "the young orphan stays, so something else has to go"
+        assert report.kept_recent == (recent.key,)
+        assert not report.within_limit
+
     def test_without_limits_only_rubbish_goes(self, store: Store, tmp_path: Path) -> None:
         keep = aged(store, tmp_path, "keep", 400)
         lost = aged(store, tmp_path, "lost", 400)
@@ -259,6 +281,72 @@ class TestGc:
             pids.append(pid)
         assert [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in pids] == [0] * 4
         assert store.verify().damage == ()
+
+
+class TestIndex:
+    LIMITS = Limits(max_age_s=1000 * DAY)
+
+    def reads(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Keys of the records that a collection reads."""
+        read: list[str] = []
+        real = Actions.get
+
+        def get(self: Actions, key: str) -> object:
+            read.append(key)
+            return real(self, key)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Actions, "get", get)
+            store.gc(self.LIMITS)
+        return read
+
+    def test_only_what_changed_is_read_again(
+        self, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        records = [aged(store, tmp_path, n, 10) for n in "abc"]
+        assert sorted(self.reads(store, monkeypatch)) == sorted(r.key for r in records)
+        assert self.reads(store, monkeypatch) == []
+        store.lookup(records[0].key)
+        new = aged(store, tmp_path, "new", 5)
+        assert sorted(self.reads(store, monkeypatch)) == sorted([records[0].key, new.key])
+        store.layout.record(records[1].key).unlink()
+        assert self.reads(store, monkeypatch) == []
+        assert self.reads(store, monkeypatch) == []
+
+    def test_another_record_in_the_same_place_is_read(self, store: Store, tmp_path: Path) -> None:
+        first = aged(store, tmp_path, "a", 500)
+        store.gc(self.LIMITS)
+        path = store.layout.record(first.key)
+        st = path.stat()
+        second, files = make(tmp_path, "a", {"kernel.co": b"b" * 1000})
+        path.unlink()
+        store.put(second, files)
+        # The same size and mtime, and as likely as not the same inode; ctime tells.
+        assert path.stat().st_size == st.st_size
+        os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))
+        age(store.blob_path(second.outputs[0].digest), 500 * DAY)
+        store.gc(self.LIMITS)
+        assert isinstance(Store(store.layout.root, hit_policy="full").lookup(second.key), Hit)
+        assert not store.blob_path(first.outputs[0].digest).exists()
+
+    @pytest.mark.parametrize("garbage", [b"", b"x", seal(b"[]"), seal(b"{}"), b"rows"])
+    def test_garbage_is_nothing(
+        self, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, garbage: bytes
+    ) -> None:
+        record = aged(store, tmp_path, "a", 10)
+        store.gc(self.LIMITS)
+        index = store.layout.bucket(Bucket.MEMO) / "index.json"
+        if garbage == b"rows":
+            garbage = seal(digest.canonical_json({record.key: [1, 2], "x": None}))
+        index.write_bytes(garbage)
+        assert self.reads(store, monkeypatch) == [record.key]
+        assert self.reads(store, monkeypatch) == []
+        assert store.gc(Limits(max_age_s=DAY)).removed == (record.key,)
+
+    def test_a_dry_run_writes_no_index(self, store: Store, tmp_path: Path) -> None:
+        aged(store, tmp_path, "a", 10)
+        store.gc(self.LIMITS, dry_run=True)
+        assert not store.layout.bucket(Bucket.MEMO).exists()
 
 
 class TestPins:

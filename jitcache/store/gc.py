@@ -12,8 +12,9 @@ from jitcache.store import durable
 from jitcache.store.actions import Actions
 from jitcache.store.blobs import Blobs
 from jitcache.store.gcplan import Choice, Entry, Limits, choose, total_size
+from jitcache.store.index import scan
 from jitcache.store.layout import Layout
-from jitcache.store.model import DamagedRecord, Notice
+from jitcache.store.model import Notice
 from jitcache.store.pins import DamagedPin, pins
 from jitcache.store.quarantine import incidents
 from jitcache.store.reports import GcReport
@@ -42,7 +43,7 @@ def collect(
     """
     with durable.explained("collect garbage in the store", layout.root):
         now = clock(layout, dry_run=dry_run)
-        entries, complete = _entries(layout, actions)
+        entries, complete = scan(layout, actions, save=not dry_run)
         named = {d for e in entries.values() for d, _ in e.blobs}
         young = now - limits.grace_s
         # What nobody names is counted, not yet removed: a removed record's blobs go with it.
@@ -74,29 +75,6 @@ def collect(
         if not dry_run:
             sweep_temps(layout, now)
     return report
-
-
-def _entries(layout: Layout, actions: Actions) -> tuple[dict[str, Entry], bool]:
-    """What matters about each record, and whether all could be read."""
-    found: dict[str, Entry] = {}
-    complete = True
-    for record in actions.each():
-        if isinstance(record, DamagedRecord):
-            complete = complete and record.readable
-            continue
-        try:
-            st = os.lstat(layout.record(record.key))
-        except FileNotFoundError:
-            continue
-        found[record.key] = Entry(
-            key=record.key,
-            used=st.st_mtime,
-            size=st.st_size,
-            blobs=tuple((o.digest, o.size) for o in record.outputs),
-            target=record.target,
-            toolchain=record.toolchain,
-        )
-    return found, complete
 
 
 def _pinned(layout: Layout, notices: list[Notice]) -> frozenset[str] | None:
