@@ -669,6 +669,25 @@ class TestUnusableStores:
         store.layout.bucket(Bucket.AC).chmod(0o1777)
         assert miss(Store(root), record).reason == "untrusted"
 
+    def test_a_world_writable_mode_on_a_read_only_mount_is_harmless(
+        self, store: Store, src: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        record = stored(store, src)
+        store.layout.root.chmod(0o777)
+        real = os.statvfs
+
+        def statvfs(path: Path) -> os.statvfs_result:
+            values = list(real(path))
+            values[8] |= os.ST_RDONLY
+            return os.statvfs_result(values)
+
+        monkeypatch.setattr(os, "statvfs", statvfs)
+        again = Store(store.layout.root)
+        hit(again, record)
+        state = again.writable()
+        assert isinstance(state, NotWritable)
+        assert "read-only file system" in state.detail
+
     @needs_root
     def test_a_foreign_root_is_reported(self, store: Store, src: Path) -> None:
         stored(store, src)
