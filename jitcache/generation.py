@@ -165,10 +165,10 @@ def _advice(request: Request, holdings: Sequence[dialect.Holding], arch: Arch) -
     dims = "".join(f"{d}," for d in request.inter_dims)
     words = [
         *("jitcache generate", *stock.flags([h.spec for h in holdings]), "--arch", arch),
-        *(word for path in request.tuned for word in ("--tuned", path.name)),
+        *(word for path in request.tuned for word in ("--tuned", _plain(path.name))),
         *(word for name in request.kernels for word in ("--kernel", name)),
     ]
-    base = _plain(" ".join(words))
+    base = " ".join(words)
     listed = ",".join(map(str, heights))
     return dialect.Advice(
         shape=f"To add the shape, generate and build again: {base} "
@@ -184,15 +184,12 @@ def _from_plans(
     """A directory for each module of a manifest; the given one if there is one module."""
     chosen = _chosen(request, plans, arch)
     several = len(chosen) > 1
+    name = _plain(manifest.name)
     advice = dialect.Advice(
-        shape=_plain(
-            f"To add block_m={{block_m}}, inter_dim={{inter_dim}}: widen the manifest "
-            f"{manifest.name}, generate and build again"
-        ),
-        kernel=_plain(
-            f"To add it: name the tuned table that asks for it in the manifest {manifest.name}, "
-            "generate and build again"
-        ),
+        shape="To add block_m={block_m}, inter_dim={inter_dim}: widen the manifest "
+        f"{name}, generate and build again",
+        kernel="To add it: name the tuned table that asks for it in the manifest "
+        f"{name}, generate and build again",
     )
     written: list[Module] = []
     for spec, names in chosen.items():
@@ -280,5 +277,5 @@ def _contents(modules: Sequence[Module]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text for a C++ string: a manifest's name may hold anything."""
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
+    """A file's name for a C++ string with placeholders: it may hold anything."""
+    return "".join(c if c.isascii() and c.isprintable() and c not in "{}" else "?" for c in text)

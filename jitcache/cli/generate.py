@@ -40,26 +40,16 @@ class _StockCommand(click.Command):
         return super().parse_args(ctx, expanded)
 
 
-class _Numbers(click.ParamType[tuple[int, ...]]):
-    """Positive whole numbers, separated by commas."""
-
-    name = "N[,N...]"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        """Parse one value of the option."""
-        words = str(value).split(",")
-        if not all(w.isascii() and w.isdigit() and int(w) > 0 for w in words):
-            self.fail(f"{value!r} is not a list of positive whole numbers", param, ctx)
-        return tuple(map(int, words))
-
-
-def _flat(
-    ctx: click.Context,  # noqa: ARG001 - click's signature
-    param: click.Parameter,  # noqa: ARG001
-    value: tuple[tuple[int, ...], ...],
+def _numbers(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[int, ...]:
-    """Numbers of all occurrences of an option, each once, in their order."""
-    return tuple(dict.fromkeys(n for numbers in value for n in numbers))
+    """Positive whole numbers: comma-separated, of all occurrences of an option, each once."""
+    found: dict[int, None] = {}
+    for word in (w for value in values for w in value.split(",")):
+        if not (word.isascii() and word.isdigit() and 0 < int(word[:10]) < 2**31):
+            raise click.BadParameter(f"{word!r} is not a positive whole number", ctx, param)
+        found[int(word)] = None
+    return tuple(found)
 
 
 @click.command(
@@ -144,17 +134,17 @@ def _flat(
 @click.option(
     "--inter-dim",
     "inter_dims",
-    type=_Numbers(),
+    metavar="N[,N...]",
     multiple=True,
-    callback=_flat,
+    callback=_numbers,
     help="Hold only what AITER's heuristic picks for this (local) inter_dim.",
 )
 @click.option(
     "--block-m",
     "block_ms",
-    type=_Numbers(),
+    metavar="N[,N...]",
     multiple=True,
-    callback=_flat,
+    callback=_numbers,
     help="Hold only these block heights. Default: all that AITER's host code picks.",
 )
 @click.option(
