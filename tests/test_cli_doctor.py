@@ -211,6 +211,17 @@ def test_lower_bounds(version: str, condition: str, fits: bool) -> None:
     assert doctor.satisfies(version, condition) is fits
 
 
+def test_unknown_memory_is_not_a_number(
+    machine: FakeMachine, call: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jitcache.build import capacity
+
+    machine.llvm()
+    monkeypatch.setattr(capacity, "read_machine", lambda: capacity.Machine(2.0, 1 << 60))
+    assert "2 CPUs usable, an unknown amount of memory free" in call()[1]
+    assert json.loads(call("--json")[1])["machine"]["memory_bytes"] is None
+
+
 def test_gpus_of_the_kernel_driver(tmp_path: Path) -> None:
     nodes = tmp_path / "sys/class/kfd/kfd/topology/nodes"
     cards = {"0": (0, 0, 0), "2": (90402, 1216, 4), "10": (90500, 1024, 4), "11": (90010, 8, 0)}

@@ -19,6 +19,9 @@ from jitcache.toolchain.find import examine, make_request
 _LOW_SPACE = 512 << 20
 """Free bytes below which a build may well fail: a module's objects and their staging."""
 
+_NO_LIMIT = 1 << 50
+"""Bytes of memory that no machine has: nothing told how much there is (no /proc)."""
+
 _KFD_NODES = "sys/class/kfd/kfd/topology/nodes"
 
 
@@ -265,7 +268,7 @@ def _machine() -> dict[str, Any]:
     return {
         "cores": os.cpu_count() or 1,
         "cpus": machine.cpus,
-        "memory_bytes": machine.memory,
+        "memory_bytes": machine.memory if machine.memory < _NO_LIMIT else None,
         "python": platform.python_version(),
     }
 
@@ -292,7 +295,8 @@ def _print_rest(
     )
     needed = ", ".join(f"{p.name} {p.version or p.status}" for p in packages if not p.extra)
     cards = ", ".join(f"{g['arch']} ({g['compute_units']} CUs)" for g in gpus)
-    memory = output.size(machine["memory_bytes"])
+    known = machine["memory_bytes"] is not None
+    memory = output.size(machine["memory_bytes"]) if known else "an unknown amount"
     rows = [
         ("ninja", f"{ninja['status']} {ninja['version']} {ninja['path'] or ''}".strip()),
         ("python", f"{machine['python']}; {needed or 'packages unknown'}"),
