@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from jitcache.errors import UnsupportedError, UsageError
 from jitcache.genrequest import Request, check, choose_arch, doubts, specs_of
 from jitcache.manifest import load_manifest
 from jitcache.plan import Plan, plan
-from jitcache.tuned import read_tuned
+from jitcache.tuned import Row, read_tuned, tuned_files_of
 from jitcache.worklist import worklist
 
 _AITER_FILES = (f"{dialect.INSTANCES}/*.cu", dialect.LOOKUP, *dialect.DISPATCH)
@@ -92,13 +92,12 @@ class Result:
         }
 
 
-def run(request: Request, directory: Path, tree: Path | None) -> Result:
+def run(request: Request, directory: Path) -> Result:
     """Write what a request asks for.
 
     Args:
         request: the command line.
         directory: where to write.
-        tree: the AITER that will compile it, to be checked.
 
     Raises:
         JitcacheError: its subclasses, for all that can be wrong with the request, its files,
@@ -106,16 +105,18 @@ def run(request: Request, directory: Path, tree: Path | None) -> Result:
     """
     check(request)
     commit = None
-    if tree is not None:
-        commit = aitertree.require(tree, catalog.AITER_COMMIT).commit
+    if request.tree is not None and request.dialect == "aiter":
+        commit = aitertree.require(request.tree, catalog.AITER_COMMIT).commit
+    tables = _tables(request)
     if request.manifest is None:
         arch = choose_arch(request.arch, os.environ, ())
-        modules, notes = _from_options(request, arch, directory), doubts(request, arch)
+        modules = _from_options(request, tables, arch, directory)
+        notes = doubts(request, arch)
     else:
         manifest = load_manifest(request.manifest)
         arch = choose_arch(request.arch, os.environ, [t.arch for t in manifest.targets])
         targets = [t for t in manifest.targets if t.arch == arch]
-        files = [*(Path(t.path) for t in manifest.tuned), *request.tuned]
+        files = [*(Path(t.path) for t in manifest.tuned), *tables]
         plans = [
             plan(
                 manifest,
@@ -126,35 +127,47 @@ def run(request: Request, directory: Path, tree: Path | None) -> Result:
             )
             for t in targets
         ]
-        modules, notes = _from_plans(request, manifest, plans, arch, directory), []
-    if tree is None and request.dialect == "aiter":
-        notes.append(f"for AITER {catalog.AITER_COMMIT}; --aiter checks the tree that compiles it")
+        modules = _from_plans(request, manifest, plans, arch, directory)
+        notes = []
+    if request.tree is None and request.dialect == "aiter":
+        notes.append(
+            f"for AITER {catalog.AITER_COMMIT}; --aiter DIR checks the one that compiles it, "
+            "and adds what its tuned tables name"
+        )
     return Result(request.dialect, arch, commit, tuple(modules), tuple(notes))
 
 
-def _from_options(request: Request, arch: Arch, directory: Path) -> list[Module]:
+def _tables(request: Request) -> list[Path]:
+    """The tuned tables: those that the AITER at hand looks up, then further ones."""
+    of_tree = tuned_files_of(request.tree) if request.tree is not None else []
+    return [*of_tree, *request.tuned]
+
+
+def _from_options(
+    request: Request, tables: Sequence[Path], arch: Arch, directory: Path
+) -> list[Module]:
     """One directory with all modules that the options name, as AITER's generator does."""
+    shape = narrow.Shape(request.inter_dims, request.block_ms, request.kernels)
+    rows = [] if shape.whole else _tuned_rows(request, tables, arch)
     holdings = []
     for spec in specs_of(request):
-        named = (*request.kernels, *_tuned_names(request, spec, arch))
-        shape = narrow.Shape(request.inter_dims, request.block_ms, tuple(named))
-        holdings.append(dialect.hold(spec, arch, narrow.narrow(spec, arch, shape)))
+        own = {i.name for i in catalog.instances(spec, arch)}
+        tuned = {name for row in rows for name in (row.kernel1, row.kernel2)} & own
+        kernels = (*request.kernels, *sorted(tuned))
+        names = narrow.narrow(spec, arch, replace(shape, kernels=kernels))
+        holdings.append(dialect.hold(spec, arch, names))
     return _write_blob(holdings, arch, _advice(request, holdings, arch), directory)
 
 
-def _tuned_names(request: Request, spec: ModuleSpec, arch: Arch) -> list[str]:
-    """The module's kernels that rows of the tuned tables name for the shape."""
-    if not request.tuned:
-        return []
-    own = {i.name for i in catalog.instances(spec, arch)}
-    rows = [
+def _tuned_rows(request: Request, tables: Sequence[Path], arch: Arch) -> list[Row]:
+    """Rows for the shape: which of them the lookup finds depends on more than is known here."""
+    return [
         row
-        for row in read_tuned(request.tuned).rows
+        for row in read_tuned(tables).rows
         if row.shape.arch in (arch, "")
         and (not request.inter_dims or row.shape.inter_dim in request.inter_dims)
         and (not request.block_ms or row.block_m in request.block_ms)
     ]
-    return sorted({name for row in rows for name in (row.kernel1, row.kernel2)} & own)
 
 
 def _advice(request: Request, holdings: Sequence[dialect.Holding], arch: Arch) -> dialect.Advice:
@@ -165,6 +178,7 @@ def _advice(request: Request, holdings: Sequence[dialect.Holding], arch: Arch) -
     dims = "".join(f"{d}," for d in request.inter_dims)
     words = [
         *("jitcache generate", *stock.flags([h.spec for h in holdings]), "--arch", arch),
+        *(["--aiter", "AITER"] if request.tree is not None else []),
         *(word for path in request.tuned for word in ("--tuned", _plain(path.name))),
         *(word for name in request.kernels for word in ("--kernel", name)),
     ]

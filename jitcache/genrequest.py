@@ -36,6 +36,7 @@ class Request:
         manifest: a manifest's file or name.
         given: names of the attributes that were on the command line.
         stage: stage that multiplies by the routed weight, as text.
+        tree: the AITER that will compile the sources and look up its tuned tables.
     """
 
     manifest: str | None
@@ -55,6 +56,7 @@ class Request:
     tuned: tuple[Path, ...]
     kernels: tuple[str, ...]
     scope: ScopeWord | None
+    tree: Path | None
 
 
 def choose_arch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -350,31 +351,65 @@ def test_native_sources_are_one_per_kernel_and_a_shim(
 # -- tuned tables and AITER trees ----------------------------------------------------------
 
 
-def test_tuned_rows_add_their_kernels(tmp_path: Path) -> None:
-    spec = stock.asked(["fp4x2"], "b16", Quant.PER_1X32, "silu", 2, preshuffle=True, splitk=False)[
-        0
-    ]
+@pytest.fixture
+def extra() -> tuple[str, str]:
+    """Two kernels that the heuristic doesn't pick for inter_dim 512."""
+    specs = stock.asked(["fp4x2"], "b16", Quant.PER_1X32, "silu", 2, preshuffle=True, splitk=False)
+    names = [i.name for i in catalog.instances(specs[0], "gfx950")]
     first, second = (
-        next(i.name for i in catalog.instances(spec, "gfx950") if start in i.name)
-        for start in ("gemm1_256x32x", "gemm2_64x32x")
+        next(n for n in names if start in n) for start in ("gemm1_256x32x", "gemm2_64x32x")
     )
-    header = (
+    return first, second
+
+
+def tuned_table(path: Path, inter_dim: int, kernels: tuple[str, str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
         "cu_num,token,model_dim,inter_dim,expert,topk,act_type,dtype,q_dtype_a,q_dtype_w,q_type,"
         "use_g1u1,doweight_stage1,block_m,ksplit,kernelName1,kernelName2,run_1stage\n"
+        f"256,16,7168,{inter_dim},384,8,ActivationType.Silu,torch.bfloat16,"
+        "torch.float4_e2m1fn_x2,torch.float4_e2m1fn_x2,QuantType.per_1x32,1,0,32,0,"
+        f"{kernels[0]},{kernels[1]},0\n"
     )
-    row = (
-        "256,16,7168,{},384,8,ActivationType.Silu,torch.bfloat16,torch.float4_e2m1fn_x2,"
-        f"torch.float4_e2m1fn_x2,QuantType.per_1x32,1,0,32,0,{first},{second},0\n"
-    )
-    tuned = tmp_path / "tuned.csv"
-    tuned.write_text(header + row.format(512))
+    return path
+
+
+def test_tuned_rows_add_their_kernels(tmp_path: Path, extra: tuple[str, str]) -> None:
+    tuned = tuned_table(tmp_path / "tuned.csv", 512, extra)
     blob = tmp_path / "blob"
     for inter_dim, count in (("512", 8), ("1024", 6)):
         args = [*KIMI_FLAGS, "--inter-dim", inter_dim, "--tuned", str(tuned), "-w", str(blob)]
         assert generate(*args) == 0
         assert len(instances(blob)) == count
-    assert generate(*KIMI_FLAGS, "--inter-dim=512", "--kernel", second, "-w", blob) == 0
+    assert generate(*KIMI_FLAGS, "--block-m=64", "--tuned", tuned, "-w", blob) == 0
+    assert not any("x32x" in i for i in instances(blob))
+    assert generate(*KIMI_FLAGS, "--inter-dim=512", "--kernel", extra[1], "-w", blob) == 0
     assert len(instances(blob)) == 7
+
+
+def test_an_aiter_tree_is_checked_and_its_tuned_tables_are_used(
+    tmp_path: Path,
+    manifest: Path,
+    extra: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tree = tmp_path / "aiter"
+    digests = {}
+    (tree / aitertree.CODEGEN).mkdir(parents=True)
+    for name in aitertree.KNOWN[catalog.AITER_COMMIT]:
+        (tree / aitertree.CODEGEN / name).write_text(name)
+        digests[name] = hashlib.sha256(name.encode()).hexdigest()
+    monkeypatch.setattr(aitertree, "KNOWN", {catalog.AITER_COMMIT: digests})
+    tuned_table(tree / "aiter" / "configs" / "tuned_fmoe.csv", 1024, extra)
+    blob = tmp_path / "blob"
+    value = report(capsys, *KIMI_FLAGS, "--inter-dim", "1024", "--aiter", tree, "-w", blob)
+    assert (value["aiter"], value["notes"]) == (catalog.AITER_COMMIT, [])
+    assert len(instances(blob)) == 8
+    assert generate(manifest, "--aiter", tree, "-w", blob) == 0
+    assert len(instances(blob)) == 8
+    (tree / aitertree.CODEGEN / "gen_instances.py").write_text("changed")
+    assert generate(manifest, "--aiter", tree, "-w", blob) == 5
 
 
 def test_another_aiter_is_refused_before_anything_is_written(

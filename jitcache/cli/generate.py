@@ -151,7 +151,7 @@ def _numbers(
     "--tuned",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Also hold the kernels that this tuned table names for the shape.",
+    help="A further tuned_fmoe CSV, whose kernels for the shape are held, too.",
 )
 @click.option(
     "--kernel",
@@ -169,7 +169,8 @@ def _numbers(
     "--aiter",
     "tree",
     type=click.Path(path_type=Path),
-    help="AITER checkout or wheel that will compile this; refused if it isn't the known one.",
+    help="AITER checkout or install that this is for: refused if its generator isn't the known "
+    "one; kernels that its tuned tables name for the shape are held.",
 )
 @json_option
 @click.pass_context
@@ -179,7 +180,6 @@ def command(
     manifest: str | None,
     named_manifest: str | None,
     directory: Path,
-    tree: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -204,7 +204,7 @@ def command(
         given=frozenset(given),
         **options,
     )
-    result = generation.run(request, directory, tree)
+    result = generation.run(request, directory)
     for note in result.notes:
         say(f"note: {note}")
     if as_json:
