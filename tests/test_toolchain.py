@@ -237,16 +237,6 @@ def test_compat_header_only_for_old_hip_headers(machine: FakeMachine) -> None:
     assert COMPAT_HEADER not in built(machine).base_flags
 
 
-def test_triton_wheel_serves_where_no_package_is(machine: FakeMachine, tmp_path: Path) -> None:
-    machine.llvm()
-    shutil.rmtree(machine.root / "usr/include/hip")
-    site = tmp_path / "root" / "site"
-    machine.add_hip("site/triton/backends/amd", version="7.1.5")
-    machine.add_device_libs("site/triton/backends/amd/lib")
-    toolchain = built(machine, python_path=(str(site),))
-    assert toolchain.hip_version == (7, 1)
-
-
 def test_unwritable_store_is_explained(machine: FakeMachine) -> None:
     machine.llvm().cache.write_text("a file")
     bad = report(machine, "device-libs")

@@ -49,7 +49,7 @@ class Request(NamedTuple):
         provider: the only provider to consider, or None for the best one that is here.
         ck: CK or AITER directory named by the user, or None to search.
         root: what stands for `/` in the search of system directories.
-        python_path: directories in which Python packages (amd-aiter, triton) are looked for.
+        python_path: directories in which an installed amd-aiter is looked for.
     """
 
     arch: str

@@ -1,8 +1,9 @@
 """Provider `llvm`: a distribution's clang with HIP headers and device libraries beside it.
 
 Needs no ROCm and no GPU. Headers and device libraries come from the distribution's packages
-(Debian: libamdhip64-dev, rocm-device-libs) or from an installed `triton` wheel, which carries
-newer ones; the constants that the packages lack are made here (devicelibs).
+(Debian: libamdhip64-dev, rocm-device-libs); the constants that the packages lack are made here
+(devicelibs). The `triton` wheel's newer HIP headers can't serve: it has no hip_fp16.h, which CK
+includes.
 """
 
 from __future__ import annotations
@@ -151,20 +152,13 @@ def _lld(facts: CompilerFacts | None, request: Request, memo: Memo) -> PartRepor
 
 
 def _hip(request: Request) -> tuple[_HipSource | None, PartReport]:
-    sources = [(request.system("/usr/include/hip"), _system_bitcode(request))]
-    sources += [(base / "include" / "hip", base / "lib") for base in _triton(request)]
-    for include, bitcode in sources:
-        if (version := parse_hip_version(include)) is not None:
-            whole = bitcode is not None and all(
-                (bitcode / n).is_file() for n in devicelibs.CODE_LIBRARIES
-            )
-            source = _HipSource(include, bitcode if whole else None, version)
-            return source, PartReport("hip-headers", "found", include, version)
+    include = request.system("/usr/include/hip")
+    version = parse_hip_version(include)
+    if version is not None:
+        source = _HipSource(include, _system_bitcode(request), version)
+        return source, PartReport("hip-headers", "found", include, version)
     return None, PartReport(
-        "hip-headers",
-        "missing",
-        detail="neither /usr/include/hip nor a triton wheel has hip_version.h",
-        next_step=_SETUP,
+        "hip-headers", "missing", detail=f"no {include}/hip_version.h", next_step=_SETUP
     )
 
 
@@ -187,9 +181,3 @@ def _system_bitcode(request: Request) -> Path | None:
             if all((found / n).is_file() for n in devicelibs.CODE_LIBRARIES):
                 return found
     return None
-
-
-def _triton(request: Request) -> list[Path]:
-    places = [Path(entry or ".").absolute() for entry in dict.fromkeys(request.python_path)]
-    bases = [p / "triton" / "backends" / "amd" for p in places]
-    return [b for b in bases if b.is_dir()]
