@@ -211,6 +211,19 @@ def test_an_edge_whose_builder_has_gone_does_not_start(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def test_an_edge_has_a_process_group_of_its_own(tmp_path: Path) -> None:
+    """It ends its whole group when it is stopped: that may never be the caller's."""
+    (tmp_path / "events.jsonl").touch()
+    argv = [sys.executable, "-I", "-S", edge.__file__, "aa", "log", "--", "sleep", "300"]
+    with subprocess.Popen(argv, cwd=tmp_path) as process:
+        while not (tmp_path / "events.jsonl").stat().st_size:
+            assert process.poll() is None
+            time.sleep(0.01)
+        assert os.getpgid(process.pid) == process.pid
+        process.terminate()
+        assert process.wait(20) == -signal.SIGKILL
+
+
 def test_both_scripts_agree_on_the_variable() -> None:
     assert edge.BUILDER == tether.BUILDER
 
