@@ -209,6 +209,16 @@ def test_missing_part_is_named_with_a_next_step(
     assert caught.value.hint == missing.next_step
 
 
+def test_runtime_that_comes_and_goes_is_noticed(machine: FakeMachine) -> None:
+    archive = machine.llvm().root / "usr/lib/gcc/x86_64-linux-gnu/12/libstdc++.a"
+    before = built(machine)
+    archive.rename(archive.with_suffix(".gone"))
+    assert report(machine, "host-runtime").status == "missing"
+    assert report(machine, "host-runtime").status == "missing"
+    archive.with_suffix(".gone").rename(archive)
+    assert built(machine) == before
+
+
 def test_old_clang_is_wrong_and_a_newer_one_is_taken(machine: FakeMachine) -> None:
     machine.llvm()
     (machine.root / "usr/bin/clang++-22").unlink()

@@ -95,7 +95,8 @@ def compiler_facts(path: Path, request: Request, memo: Memo) -> CompilerFacts | 
         "gcc": _stamp(gcc[1]) if gcc else None,
     }
     facts = _from_memo(path, said, memo)
-    memo.remember("clang", about, {**said, "digest": facts.digest})
+    if not missing:  # what is missing may be installed at any time
+        memo.remember("clang", about, {**said, "digest": facts.digest})
     return facts
 
 
@@ -139,6 +140,8 @@ def _from_memo(path: Path, said: dict[str, Any], memo: Memo) -> CompilerFacts:
         raise ValueError("another GCC may be selected now")
     if os.path.realpath(path) != said["files"][0]:
         raise ValueError("the driver is a link to another binary now")
+    for file in said["host_objects"]:
+        Path(file).stat()
     parts = {Path(f).name: memo.file_digest(f) for f in said["files"]}
     value = digest.of_json(parts)
     if said.get("digest", value) != value:
