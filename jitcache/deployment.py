@@ -73,6 +73,26 @@ class TunedFile(msgspec.Struct, frozen=True):
     digest: str
 
 
+class Attention(msgspec.Struct, frozen=True):
+    """One attention forward call, for the audit.
+
+    Attributes:
+        hdim_q: head dim of queries and keys.
+        hdim_v: head dim of values.
+        dtype: `bf16` or `fp8bf16`.
+        causal: whether the mask is causal.
+        group: whether sequences have different lengths.
+        rounding: AITER's bf16 conversion: 0 to nearest even, 1 away, 2 to zero.
+    """
+
+    hdim_q: int
+    hdim_v: int
+    dtype: str
+    causal: bool
+    group: bool
+    rounding: int
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """A deployment, resolved.
 
@@ -87,6 +107,8 @@ class Manifest(msgspec.Struct, frozen=True):
         block_m: block heights to build for; empty: all that can be reached.
         tuned: further tuned tables.
         flydsl: whether FlyDSL is importable where this is deployed.
+        gemms: (N, K) of bf16 GEMMs as this rank runs them, for the audit only.
+        attention: attention calls, for the audit only.
     """
 
     name: str
@@ -99,3 +121,5 @@ class Manifest(msgspec.Struct, frozen=True):
     block_m: tuple[int, ...]
     tuned: tuple[TunedFile, ...]
     flydsl: bool
+    gemms: tuple[tuple[int, int], ...]
+    attention: tuple[Attention, ...]

@@ -15,7 +15,7 @@ import msgspec
 
 from jitcache import digest
 from jitcache.codegen.catalog.model import Quant
-from jitcache.deployment import Layer, Manifest, Target, TunedFile
+from jitcache.deployment import Attention, Layer, Manifest, Target, TunedFile
 from jitcache.errors import InputError
 from jitcache.products import DEFAULT_CU, PRODUCTS
 from jitcache.rawmanifest import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BLOCK_M",
+    "Attention",
     "Layer",
     "Manifest",
     "Target",
@@ -96,7 +97,8 @@ def load_manifest(path_or_name: str | Path) -> Manifest:
 def manifest_digest(manifest: Manifest) -> str:
     """Digest of what a manifest asks for: not of its file's name, place or wording."""
     value: dict[str, Any] = msgspec.to_builtins(manifest, enc_hook=lambda q: q.word)
-    del value["description"], value["source"]
+    for key in ("description", "source", "gemms", "attention"):
+        del value[key]
     value["tuned"] = [t.digest for t in manifest.tuned]
     return digest.of_json(value)
 
@@ -152,6 +154,11 @@ def resolve(
         block_m=tuple(sorted(set(raw.block_m))),
         tuned=tuned,
         flydsl=raw.flydsl,
+        gemms=tuple((n, k) for n, k in raw.audit.gemms),
+        attention=tuple(
+            Attention(a.hdim_q, a.hdim_v, a.dtype, a.causal, a.group, a.rounding)
+            for a in raw.audit.attention
+        ),
     )
 
 

@@ -22,6 +22,9 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
 Range = Annotated[list[Positive], msgspec.Meta(min_length=2, max_length=3)]
 
+Pair = Annotated[list[Positive], msgspec.Meta(min_length=2, max_length=2)]
+
+AttentionWord = Literal["bf16", "fp8bf16"]
 ArchWord = Literal["gfx942", "gfx950"]
 QuantWord = Literal["no", "per_tensor", "per_token", "per_1x32", "per_1x128", "per_128x128"]
 TypeWord = Literal["b16", "f16", "f8", "i8", "fp4x2"]
@@ -53,6 +56,24 @@ class RawTokens(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     list_: list[Positive] = msgspec.field(default=[], name="list")
     ranges: list[Range] = []
     verify: list[RawVerify] = []
+
+
+class RawAttention(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One attention forward call, for the audit."""
+
+    hdim_q: Positive
+    hdim_v: Positive
+    dtype: AttentionWord = "bf16"
+    causal: bool = True
+    group: bool = True
+    rounding: Literal[0, 1, 2] = 1
+
+
+class RawAudit(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What the audit looks at besides the MoE layers; it doesn't change the plan."""
+
+    gemms: list[Pair] = []
+    attention: list[RawAttention] = []
 
 
 class RawLayer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -88,6 +109,7 @@ class RawManifest(RawLayer, forbid_unknown_fields=True, frozen=True):
     tuned: list[Text] = []
     flydsl: bool = False
     tokens: RawTokens = RawTokens()
+    audit: RawAudit = RawAudit()
     layers: list[RawLayer] = []
 
 
@@ -206,6 +228,10 @@ def _allowed(kind: Any) -> str:
     return " or ".join(dict.fromkeys(_words(o) for o in _options(kind)))
 
 
+def _span(least: int, most: int) -> str:
+    return str(most) if least == most else f"{least} to {most}"
+
+
 def _words(kind: Any) -> str:
     if get_origin(kind) is Annotated:
         base, *meta = get_args(kind)
@@ -215,7 +241,7 @@ def _words(kind: Any) -> str:
             if isinstance(m, msgspec.Meta) and m.ge is not None:
                 return f"an integer from {m.ge} to {m.le}"
             if isinstance(m, msgspec.Meta) and m.max_length is not None:
-                return f"{_words(base)}, {m.min_length} to {m.max_length} of them"
+                return f"{_words(base)}, {_span(m.min_length or 0, m.max_length)} of them"
             if isinstance(m, msgspec.Meta) and m.min_length is not None:
                 return "a text that isn't empty"
         return _words(base)
