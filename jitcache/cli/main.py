@@ -28,6 +28,11 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("show", "Show one stored action: inputs, outputs, history."),
     "verify": ("verify", "Check every stored object against its digest."),
     "rm": ("rm", "Remove stored actions and what only they used."),
+    "gc": ("gc", "Remove what was least recently used, down to a size or age."),
+    "pin": ("pin", "Keep what a lock file names, whatever gc is asked for."),
+    "stats": ("stats", "Show hits, misses by reason, and the compile time saved."),
+    "why-miss": ("why_miss", "Explain which input differs from the nearest stored action."),
+    "audit": ("audit", "Show what a deployment's calls fall through to in AITER."),
 }
 
 
