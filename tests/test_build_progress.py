@@ -16,7 +16,7 @@ from jitcache.build.model import (
     Finished,
     Started,
 )
-from jitcache.build.progress import Progress, duration, remaining_s
+from jitcache.build.progress import Progress, remaining_s
 from tests.build_help import job
 
 
@@ -143,9 +143,3 @@ def test_a_slower_machine_is_noticed() -> None:
     progress.event(ok(jobs[0], 20))
     # Twice as slow as expected: b takes 10; u, of which nothing is known, 20 like a.
     assert progress.left_s() == pytest.approx(30)
-
-
-def test_duration() -> None:
-    assert [duration(s) for s in (0.04, 54.27, 119.9, 125.2)] == [
-        "0.0 s", "54.3 s", "119.9 s", "2 min 05 s",
-    ]  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from jitcache.build.model import CompileJob, Event, Failed, Finished, Started
+from jitcache.text import seconds
 
 _REDRAW_S = 0.25
 _RED = "\x1b[31m"
@@ -47,14 +48,6 @@ def remaining_s(
         first = min(range(len(ends)), key=ends.__getitem__)
         ends[first] += expected * pace
     return max(ends, default=0.0)
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `54.3 s`, `2 min 05 s`."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s"
 
 
 class Progress:
@@ -127,7 +120,7 @@ class Progress:
                     text = ""
                 case Finished(compiled):
                     self._end(compiled.job, compiled.usage.wall_s)
-                    text = f"{duration(compiled.usage.wall_s)}  {compiled.job.label}"
+                    text = f"{seconds(compiled.usage.wall_s)}  {compiled.job.label}"
                 case Failed(failure):
                     self._end(failure.job, None)
                     word = f"{_RED}FAILED{_PLAIN}" if self._colour else "FAILED"
@@ -201,7 +194,7 @@ class Progress:
         if self._waiting:
             head += f", {len(self._waiting)} waiting"
         if left is not None:
-            head += f", about {duration(left)} left"
+            head += f", about {seconds(left)} left"
         lines = [head]
         now = self._clock()
         shown = list(self._running.values())[: max(1, height - 3)]
