@@ -18,7 +18,7 @@ from jitcache.codegen import catalog, native, stock
 from jitcache.codegen.catalog import Arch, ModuleSpec
 from jitcache.deployment import Manifest
 from jitcache.errors import UnsupportedError, UsageError
-from jitcache.genrequest import Request, check, choose_arch, doubts, specs_of
+from jitcache.genrequest import Request, able_archs, check, choose_arch, doubts, specs_of
 from jitcache.manifest import load_manifest
 from jitcache.plan import Plan, plan
 from jitcache.tuned import Row, read_tuned, tuned_files_of
@@ -109,7 +109,7 @@ def run(request: Request, directory: Path) -> Result:
         commit = aitertree.require(request.tree, catalog.AITER_COMMIT).commit
     tables = _tables(request)
     if request.manifest is None:
-        arch = choose_arch(request.arch, os.environ, ())
+        arch = choose_arch(request.arch, os.environ, (), able_archs(request))
         modules = _from_options(request, tables, arch, directory)
         notes = doubts(request, arch)
     else:

@@ -60,7 +60,10 @@ class Request:
 
 
 def choose_arch(
-    option: str | None, environ: Mapping[str, str], of_manifest: Sequence[Arch]
+    option: str | None,
+    environ: Mapping[str, str],
+    of_manifest: Sequence[Arch],
+    able: Sequence[Arch] = (),
 ) -> Arch:
     """The one architecture to generate for.
 
@@ -72,6 +75,7 @@ def choose_arch(
         option: `--arch`.
         environ: the environment.
         of_manifest: architectures of a manifest's targets.
+        able: without a manifest, the architectures that can run the kernels.
 
     Raises:
         UsageError: none or several are given, or one that the manifest doesn't have.
@@ -89,8 +93,8 @@ def choose_arch(
         )
     elif archs and archs[0].strip() != "native":
         arch = archs[0].strip()
-    elif len(known) == 1:
-        arch = known[0]
+    elif len(known or able) == 1:
+        arch = (known or able)[0]
     else:
         raise UsageError(
             "no architecture is given"
@@ -146,6 +150,12 @@ def specs_of(request: Request) -> tuple[ModuleSpec, ...]:
         preshuffle=request.preshuffle,
         splitk=request.splitk,
     )
+
+
+def able_archs(request: Request) -> list[Arch]:
+    """The architectures on which any of the modules that the options name can run."""
+    specs = specs_of(request)
+    return [a for a in catalog.ARCHES if any(catalog.refusal(s, a) is None for s in specs)]
 
 
 def doubts(request: Request, arch: Arch) -> list[str]:

@@ -284,6 +284,16 @@ def test_no_or_several_architectures_are_refused(
         genrequest.choose_arch(None, {"GPU_ARCHS": environ}, manifest)
 
 
+def test_the_only_architecture_that_can_run_it_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GPU_ARCHS")
+    assert report(capsys, *KIMI_FLAGS, "-w", tmp_path / "a")["arch"] == "gfx950"
+    assert generate("-b", "f8", "-w", tmp_path / "b") == 2
+    monkeypatch.setenv("GPU_ARCHS", "gfx942")
+    assert report(capsys, *KIMI_FLAGS, "-w", tmp_path / "a")["arch"] == "gfx942"
+
+
 def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="gfx1201"):
         genrequest.choose_arch("gfx1201", {}, [])

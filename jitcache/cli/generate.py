@@ -76,7 +76,10 @@ def _numbers(
     show_default=True,
     help="Where to write. What an earlier run wrote there is replaced.",
 )
-@click.option("--arch", help="gfx942 or gfx950. Default: the one in GPU_ARCHS or the manifest.")
+@click.option(
+    "--arch",
+    help="gfx942 or gfx950. Default: the one in GPU_ARCHS, of the manifest, or that can run it.",
+)
 @click.option(
     "-b",
     "--b_dtype",
