@@ -1,13 +1,15 @@
 """MoE dims and quantisation out of a Hugging Face `config.json`.
 
-Pure: takes the decoded JSON. Key names are those of the transformers configurations named
+Key names are those of the transformers configurations named
 in `_KEYS`; a configuration of a multimodal model keeps its language part under
 `text_config`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -52,6 +54,21 @@ class ConfigDims(msgspec.Struct, frozen=True):
     quant: str | None
     w: str | None
     out: str | None
+
+
+def read_config(path: Path) -> ConfigDims:
+    """Read a `config.json`.
+
+    Raises:
+        InputError: it can't be read, or as `dims_of`.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise InputError(f"can't be read: {e.strerror or e}", where=str(path)) from None
+    except (ValueError, RecursionError) as e:
+        raise InputError(f"not JSON: {e}", where=str(path)) from None
+    return dims_of(value, str(path))
 
 
 def dims_of(config: object, where: str) -> ConfigDims:

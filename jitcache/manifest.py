@@ -7,7 +7,6 @@ expert parallelism, types, targets, token counts. All later stages work from it 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +88,11 @@ def load_manifest(path_or_name: str | Path) -> Manifest:
         path = shipped
     where = str(path)
     raw = decode(_text(path), where)
-    config = _config(path.parent / raw.config) if raw.config is not None else None
+    config = None
+    if raw.config is not None:
+        from jitcache.hfconfig import read_config
+
+        config = read_config(path.parent / raw.config)
     tuned = tuple(_tuned(path.parent / name) for name in raw.tuned)
     return resolve(raw, where=where, config=config, tuned=tuned)
 
@@ -307,16 +310,6 @@ def _text(path: Path) -> str:
         raise InputError(f"can't be read: {e.strerror or e}", where=str(path)) from None
     except ValueError:  # not UTF-8, or a path with a NUL byte
         raise InputError("can't be read: not UTF-8 text", where=str(path)) from None
-
-
-def _config(path: Path) -> ConfigDims:
-    from jitcache.hfconfig import dims_of
-
-    try:
-        value = json.loads(_text(path))
-    except (ValueError, RecursionError) as e:
-        raise InputError(f"not JSON: {e}", where=str(path)) from None
-    return dims_of(value, str(path))
 
 
 def _tuned(path: Path) -> TunedFile:
