@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jitcache.cli.output import emit_json, json_option, out
-from jitcache.errors import UsageError
+from jitcache.errors import InputError, JitcacheError, UsageError
+
+if TYPE_CHECKING:
+    from jitcache.report.model import Report
+    from jitcache.report.source import BuildFiles
+
+_FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=False)
 
 
 @click.command("report", short_help="Show the critical path of a build.")
@@ -15,7 +23,6 @@ from jitcache.errors import UsageError
 @click.option(
     "--run",
     "which",
-    default="last",
     metavar="N|last|all|cold",
     help="Which run of the log: a number, the last, a line for each, or a cold build predicted.",
 )
@@ -29,46 +36,146 @@ from jitcache.errors import UsageError
     type=click.IntRange(0),
     help="Rows of the table; 0 for all.",
 )
+@click.option("--compare", "base_file", type=_FILE, help="A report's JSON to compare with.")
+@click.option("--budget", metavar="TIME", help="Time the build may take: 300s, 5m, 1h30m.")
+@click.option("--fail-over", is_flag=True, help="Fail where the budget is exceeded.")
+@click.option(
+    "--fail-if-slower-than", "slower_file", type=_FILE, help="A report's JSON; fail if slower."
+)
+@click.option("--by", metavar="PERCENT", help="How much slower is tolerated (default 10%).")
+@click.option("--html", type=_FILE, help="Also write a page that needs no network.")
+@click.option("--trace", type=_FILE, help="Also write Chrome trace JSON (Perfetto).")
+@click.option("--markdown", is_flag=True, help="Print Markdown, for a comment in CI.")
 @json_option
-def command(build_dir: Path | None, which: str, jobs: int | None, top: int, as_json: bool) -> None:
+def command(
+    build_dir: Path | None,
+    which: str | None,
+    jobs: int | None,
+    top: int,
+    base_file: Path | None,
+    budget: str | None,
+    fail_over: bool,
+    slower_file: Path | None,
+    by: str | None,
+    html: Path | None,
+    trace: Path | None,
+    markdown: bool,
+    as_json: bool,
+) -> None:
     """Show what a build spent its time on, and its critical path.
 
     BUILD_DIR is any directory in which ninja ran: of jitcache, AITER, a PyTorch extension,
     CMake. Without it, the last build of jitcache is shown.
     """
-    from jitcache.report.assemble import report_cold, report_run
+    if fail_over and budget is None:
+        raise UsageError("--fail-over needs a --budget")
+    if by is not None and slower_file is None:
+        raise UsageError("--by needs --fail-if-slower-than")
+    if as_json and markdown:
+        raise UsageError("--json and --markdown exclude each other")
     from jitcache.report.source import default_build_dir, read_build
-    from jitcache.report.text import render, verdict
 
     build = read_build(build_dir if build_dir is not None else default_build_dir())
     if which == "all":
-        reports = [
-            report_run(build, n, jobs=jobs, simulate_jobs=False)
-            for n in range(1, max(len(build.log.runs), 1) + 1)
-        ]
-        if as_json:
-            emit_json({"runs": [r.to_json() for r in reports]})
-        else:
-            for r in reports:
-                out(f"run {r.run}: {verdict(r)}")
+        if budget or slower_file or base_file or html or trace or markdown:
+            raise UsageError("--run all only lists the runs", hint="choose one with --run N")
+        _list_runs(build, jobs, as_json=as_json)
         return
-    if which == "cold":
-        report = report_cold(build, jobs=jobs)
-    else:
-        report = report_run(build, _number(which), jobs=jobs)
+    # A watchdog waits for a cold build with so many jobs, so that is what is judged.
+    report = _report(build, which or ("cold" if budget and jobs and build.graph else "last"), jobs)
+    gates = []
+    comparison = None
+    if budget is not None:
+        from jitcache.report.gate import budget_gate, parse_budget
+
+        gates.append(budget_gate(report, parse_budget(budget)))
+    if slower_file is not None:
+        from jitcache.report.compare import read_base
+        from jitcache.report.gate import parse_percent, slower_gate
+
+        gates.append(slower_gate(report, read_base(slower_file), parse_percent(by or "10%")))
+    base_file = base_file or slower_file
+    if base_file is not None:
+        from jitcache.report import compare
+
+        comparison = compare.compare(compare.read_base(base_file), report)
+    if html is not None:
+        from jitcache.report import page
+
+        _write(html, page.render(report, comparison))
+    if trace is not None:
+        from jitcache.report.trace import trace as chrome_trace
+
+        _write(trace, json.dumps(chrome_trace(report)))
     if as_json:
-        emit_json(report.to_json())
+        value: dict[str, Any] = report.to_json()
+        value["gates"] = [
+            {
+                "kind": g.kind,
+                "ok": g.ok,
+                "limit_s": g.limit_s,
+                "actual_s": g.actual_s,
+                "text": g.text,
+            }
+            for g in gates
+        ]
+        value["comparison"] = comparison.to_json() if comparison else None
+        emit_json(value)
+    elif markdown:
+        from jitcache.report.markdown import render as render_markdown
+
+        out(render_markdown(report, gates=gates, comparison=comparison, top=top))
     else:
+        from jitcache.report.text import render
+
         out(render(report, top=top))
+        if comparison is not None:
+            out("\n" + compare.render(comparison, top=top))
+        if gates:
+            out("\n" + "\n".join(g.text for g in gates))
+    failed = [g for g in gates if not g.ok and (g.kind != "budget" or fail_over)]
+    if failed:
+        raise JitcacheError(
+            "the build takes too long",
+            where=report.directory,
+            details=tuple(g.text for g in failed),
+            hint="the commands marked * are those to cut or speed up",
+        )
 
 
-def _number(which: str) -> int:
+def _list_runs(build: BuildFiles, jobs: int | None, *, as_json: bool) -> None:
+    from jitcache.report.assemble import report_run
+    from jitcache.report.text import verdict
+
+    reports = [
+        report_run(build, n, jobs=jobs, simulate_jobs=False)
+        for n in range(1, max(len(build.log.runs), 1) + 1)
+    ]
+    if as_json:
+        emit_json({"runs": [r.to_json() for r in reports]})
+    else:
+        for r in reports:
+            out(f"run {r.run}: {verdict(r)}")
+
+
+def _report(build: BuildFiles, which: str, jobs: int | None) -> Report:
+    from jitcache.report.assemble import report_cold, report_run
+
+    if which == "cold":
+        return report_cold(build, jobs=jobs)
     if which == "last":
-        return -1
+        return report_run(build, -1, jobs=jobs)
     try:
-        return int(which)
+        return report_run(build, int(which), jobs=jobs)
     except ValueError:
         raise UsageError(
             f"--run {which!r} is neither a number nor last, all or cold",
             hint="`jitcache report --run all` lists the runs",
         ) from None
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise InputError(f"can't be written: {e.strerror or e}", where=str(path)) from e

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jitcache.text import seconds, size, table
 from jitcache.kernelnames import printable
 from jitcache.report.model import Edge, Report
+from jitcache.text import seconds, size, table
 
 BAR = 30
 """Width of the timeline bar, in characters."""

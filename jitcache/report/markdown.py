@@ -1,0 +1,91 @@
+"""The report as Markdown, for a comment in CI. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from jitcache.kernelnames import printable
+from jitcache.report.compare import Comparison, change_text
+from jitcache.report.gate import Gate
+from jitcache.report.model import Report
+from jitcache.report.text import shortened, verdict
+from jitcache.text import seconds
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@])")
+
+
+def render(
+    report: Report,
+    *,
+    gates: Sequence[Gate] = (),
+    comparison: Comparison | None = None,
+    top: int = 10,
+) -> str:
+    """The verdict, the limits, what changed and the longest commands.
+
+    Args:
+        report: what to show.
+        gates: limits that were judged.
+        comparison: with an earlier build.
+        top: rows of each table; 0 for all.
+    """
+    parts = [f"**Build:** {escape(verdict(report))}"]
+    if gates:
+        parts.append(
+            "\n".join(f"- {'kept' if g.ok else '**FAILED**'}: {escape(g.text)}" for g in gates)
+        )
+    if comparison is not None:
+        parts.append(_changes(comparison, top))
+    rows = report.edges[:top] if top else report.edges
+    parts.append(
+        _table(
+            ["command", "time", "share", "slack", "critical"],
+            [
+                [
+                    escape(shortened(e.label)),
+                    f"{e.duration_s:.3f} s",
+                    f"{e.share * 100:.1f} %",
+                    f"{e.slack_s:.3f} s",
+                    "yes" if e.on_critical_path else "",
+                ]
+                for e in rows
+            ],
+        )
+    )
+    rest = report.edges[len(rows) :]
+    if rest:
+        total = seconds(sum(e.duration_s for e in rest))
+        parts.append(f"{len(rest)} more commands, {total} together.")
+    parts += [f"Note: {escape(n)}" for n in report.notes]
+    return "\n\n".join(parts)
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return _SPECIAL.sub(r"\\\1", printable(text))
+
+
+def _changes(c: Comparison, top: int) -> str:
+    head = (
+        f"Against the base: wall {change_text(c.wall_before_s, c.wall_after_s)}, "
+        f"critical path {change_text(c.path_before_s, c.path_after_s)}"
+    )
+    shown = c.changes[:top] if top else c.changes
+    if not shown:
+        return head
+    rows = [
+        [
+            escape(shortened(k.label)),
+            "new" if k.before_s is None else f"{k.before_s:.3f} s",
+            "gone" if k.after_s is None else f"{k.after_s:.3f} s",
+            f"{k.delta_s:+.3f} s",
+        ]
+        for k in shown
+    ]
+    return f"{head}\n\n{_table(['changed', 'before', 'after', 'change'], rows)}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
