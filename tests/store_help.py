@@ -7,6 +7,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from jitcache import digest
 from jitcache.store.layout import Bucket
@@ -84,6 +85,16 @@ def overwrite(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
+def run_and_exit(work: Callable[[], object]) -> NoReturn:
+    """In a child: do something and end with 0, or with 1 after an exception."""
+    try:
+        work()
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
 def in_child(work: Callable[[], object]) -> int:
     """Run something in a forked process.
 
@@ -92,12 +103,7 @@ def in_child(work: Callable[[], object]) -> int:
     """
     pid = os.fork()
     if pid == 0:
-        try:
-            work()
-        except BaseException:  # noqa: BLE001
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
+        run_and_exit(work)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 

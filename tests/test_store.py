@@ -506,14 +506,14 @@ class TestRemove:
         blob = store.blob_path(record.outputs[0].digest)
         store.layout.record(record.key).unlink()
         age_all(store)
-        real = Path.rename
+        real = os.rename
 
-        def rename_late(self: Path, target: Path) -> Path:
-            if self == blob:
-                os.utime(self)  # a put came between the look and the rename
-            return real(self, target)
+        def rename_late(source: str | Path, target: str | Path) -> None:
+            if str(source) == str(blob):
+                os.utime(source)  # a put came between the look and the rename
+            real(source, target)
 
-        monkeypatch.setattr(Path, "rename", rename_late)
+        monkeypatch.setattr(os, "rename", rename_late)
         report = store.remove([])
         assert (report.blobs, report.kept_recent) == (0, 1)
         assert blob.read_bytes() == b"code of one"

@@ -20,7 +20,7 @@ from jitcache.store.model import ActionRecord, Hit
 from jitcache.store.pins import DamagedPin, Pin, pin, pins, unpin
 from jitcache.store.sealed import seal
 from jitcache.store.store import Store
-from tests.store_help import age, in_child, kill_points, make, overwrite, stored
+from tests.store_help import age, kill_points, make, overwrite, run_and_exit, stored
 
 NOW = 1_000_000.0
 DAY = 86400.0
@@ -277,7 +277,7 @@ class TestGc:
         for job in (lambda: build(0), lambda: build(1), gather, gather):
             pid = os.fork()
             if pid == 0:
-                os._exit(in_child(job))
+                run_and_exit(job)
             pids.append(pid)
         assert [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in pids] == [0] * 4
         assert store.verify().damage == ()

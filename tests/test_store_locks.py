@@ -15,7 +15,7 @@ from jitcache import digest
 from jitcache.errors import BusyError, ExitCode, InputError
 from jitcache.store.locks import Acquired, Busy, timeout_from_environment
 from jitcache.store.store import Store
-from tests.store_help import in_child, make
+from tests.store_help import make, run_and_exit
 
 KEY = digest.of_bytes(b"key")
 
@@ -30,11 +30,14 @@ def holder_in_child(store: Store, until: Path) -> int:
     ready_read, ready_write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        with store.lock(KEY):
-            os.write(ready_write, b"x")
-            while not until.exists():
-                time.sleep(0.005)
-        os._exit(0)
+
+        def hold() -> None:
+            with store.lock(KEY):
+                os.write(ready_write, b"x")
+                while not until.exists():
+                    time.sleep(0.005)
+
+        run_and_exit(hold)
     os.close(ready_write)
     assert os.read(ready_read, 1) == b"x"
     os.close(ready_read)
@@ -179,7 +182,7 @@ def test_eight_builders_of_one_action_build_it_once(store: Store, tmp_path: Path
     for _ in range(8):
         pid = os.fork()
         if pid == 0:
-            os._exit(in_child(builder))
+            run_and_exit(builder)
         pids.append(pid)
     go.touch()
     assert [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in pids] == [0] * 8
@@ -216,7 +219,7 @@ def test_putters_removers_and_lookers_never_see_a_part(tmp_path: Path) -> None:
     for seed in range(6):
         pid = os.fork()
         if pid == 0:
-            os._exit(in_child(lambda seed=seed: worker(seed)))  # type: ignore[misc]
+            run_and_exit(lambda seed=seed: worker(seed))  # type: ignore[misc]
         pids.append(pid)
     assert [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in pids] == [0] * 6
     final = Store(root, hit_policy="full")

@@ -7,7 +7,7 @@ import click
 from jitcache.cli import output
 from jitcache.cli.storeview import open_store, say_notices, split
 from jitcache.errors import UsageError
-from jitcache.store.actions import Actions
+from jitcache.store.actions import key_of
 from jitcache.store.select import one_per_prefix
 from jitcache.store.sweep import GRACE_S
 
@@ -48,7 +48,7 @@ def command(
             if toolchain in (None, r.toolchain) and target in (None, r.target)
         ]
         if everything:
-            keys += [k for d in damaged if (k := Actions.key_of(d.path)) is not None]
+            keys += [k for d in damaged if (k := key_of(d.path.parent.name, d.path.name))]
     report = store.remove(keys, dry_run=dry_run)
     labels = {r.key: r.label for r in records}
     if as_json:

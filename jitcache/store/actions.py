@@ -54,7 +54,7 @@ class Actions:
         def still_bad(moved: Path) -> bool:
             if kind != "record-damaged":
                 return True
-            key = self.key_of(path)
+            key = key_of(path.parent.name, path.name)
             return key is None or not isinstance(self._read(moved, key), ActionRecord)
 
         incident = quarantine(self._layout, path, kind, detail, still_bad=still_bad)
@@ -67,22 +67,14 @@ class Actions:
         Raises:
             OSError: a directory can't be read.
         """
-        for fan, rest in entries(self._layout.bucket(Bucket.AC)):
-            path = fan if rest is None else fan / rest
-            key = self.key_of(path)
+        bucket = self._layout.bucket(Bucket.AC)
+        for fan, name in entries(bucket):
+            key = key_of(fan, name)
             if key is None:
+                path = bucket / fan / name
                 yield DamagedRecord(path, "the file's name is not that of a record")
-                continue
-            found = self._read(path, key)
-            if found is not None:
+            elif (found := self.get(key)) is not None:
                 yield found
-
-    @staticmethod
-    def key_of(path: Path) -> str | None:
-        """The key a record's path stands for, or None for a stray file."""
-        if not (_FAN.fullmatch(path.parent.name) and _FILE.fullmatch(path.name)):
-            return None
-        return f"sha256:{path.parent.name}{path.name[:-5]}"
 
     @staticmethod
     def _read(path: Path, key: str) -> ActionRecord | DamagedRecord | None:
@@ -104,6 +96,13 @@ class Actions:
         if record.key != key:
             return DamagedRecord(path, f"holds the record of another key, {record.key}")
         return record
+
+
+def key_of(fan: str, name: str) -> str | None:
+    """The key that a fan-out directory and a file name stand for, or None for a stray file."""
+    if _FAN.fullmatch(fan) and _FILE.fullmatch(name):
+        return f"sha256:{fan}{name[:-5]}"
+    return None
 
 
 def _unread(path: Path, e: OSError) -> DamagedRecord:

@@ -155,38 +155,37 @@ class Blobs:
             if mode & ~os.lstat(path).st_mode & 0o777:
                 path.chmod(mode)  # the same bytes are also wanted executable
 
-    def each(self) -> Iterator[tuple[Path, str | None]]:
+    def each(self) -> Iterator[tuple[str, str | None]]:
         """Everything in the bucket: a path, and the digest it stands for (None for strays).
 
         Raises:
             OSError: a directory can't be read.
         """
-        for fan, rest in entries(self._layout.bucket(Bucket.CAS)):
-            if rest is None:
-                yield fan, None
-            elif _FAN.fullmatch(fan.name) and _REST.fullmatch(rest):
-                yield fan / rest, f"sha256:{fan.name}{rest}"
-            else:
-                yield fan / rest, None
+        for fan, name in entries(self._layout.bucket(Bucket.CAS)):
+            sound = _FAN.fullmatch(fan) and _REST.fullmatch(name)
+            path = f"{self._layout.root}/{Bucket.CAS.value}/{fan}"
+            yield f"{path}/{name}" if name else path, f"sha256:{fan}{name}" if sound else None
 
 
-def entries(bucket: Path) -> Iterator[tuple[Path, str | None]]:
-    """Files of a bucket with fan-out directories, sorted.
+def entries(bucket: Path) -> Iterator[tuple[str, str]]:
+    """Files of a bucket with fan-out directories, sorted, as plain strings: there may be many.
 
     Yields:
-        (fan-out directory, file name), or (path, None) for what isn't a directory.
+        (name of the fan-out directory, file name); the latter is "" for what isn't a directory.
     """
-    try:
-        fans = sorted(bucket.iterdir())
-    except FileNotFoundError:
-        return
-    for fan in fans:
+    for fan in _names(str(bucket)):
         try:
-            names = sorted(path.name for path in fan.iterdir())
+            names = _names(f"{bucket}/{fan}")
         except NotADirectoryError:
-            yield fan, None
-        except FileNotFoundError:
-            continue
+            yield fan, ""
         else:
             # NFS keeps a removed file that is still open under the name .nfs<number>.
             yield from ((fan, name) for name in names if not name.startswith(".nfs"))
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        with os.scandir(directory) as found:
+            return sorted(entry.name for entry in found)
+    except FileNotFoundError:
+        return []

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jitcache.store import durable
-from jitcache.store.actions import Actions
+from jitcache.store.actions import Actions, key_of
 from jitcache.store.blobs import Blobs
 from jitcache.store.layout import Layout
 from jitcache.store.model import ActionRecord, DamagedRecord
@@ -64,7 +64,8 @@ class _Check:
     def all_blobs(self) -> tuple[set[str], int]:
         sound: set[str] = set()
         total = 0
-        for path, blob_digest in self.blobs.each():
+        for name, blob_digest in self.blobs.each():
+            path = Path(name)
             if blob_digest is None:
                 self.stray(path, "the file's name is not that of a blob")
                 continue
@@ -119,7 +120,7 @@ class _Check:
         if not record.readable:
             self.found("unreadable", record.path, record.detail, None)
             return
-        if self.actions.key_of(record.path) is None:
+        if key_of(record.path.parent.name, record.path.name) is None:
             self.stray(record.path, record.detail)
             return
         moved = None

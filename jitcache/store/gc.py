@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 from jitcache.store import durable
 from jitcache.store.actions import Actions
@@ -96,7 +95,7 @@ def _pinned(layout: Layout, notices: list[Notice]) -> frozenset[str] | None:
 
 
 def _remove(layout: Layout, entry: Entry) -> bool:
-    path: Path = layout.record(entry.key)
+    path = layout.record(entry.key)
     try:
         if os.lstat(path).st_mtime != entry.used:
             return False  # somebody has just used it

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jitcache.store import durable
-from jitcache.store.actions import Actions
+from jitcache.store.actions import Actions, key_of
 from jitcache.store.blobs import entries
 from jitcache.store.gcplan import Entry
 from jitcache.store.layout import Bucket, Layout
@@ -41,13 +41,13 @@ def scan(layout: Layout, actions: Actions, *, save: bool) -> tuple[dict[str, Ent
     rows: dict[str, Any] = {}
     found: dict[str, Entry] = {}
     complete = True
-    for fan, rest in entries(layout.bucket(Bucket.AC)):
-        path = fan if rest is None else fan / rest
-        key = actions.key_of(path)
+    bucket = layout.bucket(Bucket.AC)
+    for fan, name in entries(bucket):
+        key = key_of(fan, name)
         if key is None:
             continue
         try:
-            st = os.lstat(path)
+            st = os.lstat(f"{bucket}/{fan}/{name}")
         except FileNotFoundError:
             continue
         stamp = [st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns]

@@ -108,6 +108,8 @@ def sweep_blobs(
         OSError: something can't be read or removed.
     """
     swept = Swept()
+    if not dry_run and layout.root.exists():
+        durable.make_dir(layout.bucket(Bucket.TMP))
     for path, blob_digest in blobs.each():
         if blob_digest is None or blob_digest in named:
             continue
@@ -122,16 +124,15 @@ def sweep_blobs(
     return swept
 
 
-def _unlink_old(layout: Layout, path: Path, young: float) -> bool:
-    aside = layout.bucket(Bucket.TMP) / f".{os.getpid()}-{os.urandom(8).hex()}.tmp"
-    durable.make_dir(aside.parent)
-    path.rename(aside)
+def _unlink_old(layout: Layout, path: str, young: float) -> bool:
+    aside = f"{layout.bucket(Bucket.TMP)}/.{os.getpid()}-{os.urandom(8).hex()}.tmp"
+    os.rename(path, aside)  # noqa: PTH104
     if os.lstat(aside).st_mtime > young:
         # Somebody relies on it since we looked. Whoever wrote it anew meanwhile wrote the
         # same bytes, so either may stay.
-        durable.publish_new(aside, path)
+        durable.publish_new(Path(aside), Path(path))
         return False
-    aside.unlink()
+    os.unlink(aside)  # noqa: PTH108
     return True
 
 
