@@ -49,7 +49,7 @@ int32_t prepare(
     using Argument = typename Op::Argument;
     alignas(Argument) unsigned char storage[sizeof(Argument)] = {};
     const Argument& argument = *new(storage) Argument(Op::argument(p));
-    if(const char* reason = Op::refuse(argument))
+    if(const char* reason = Op::refuse(p, argument))
         return fail(JITCACHE_UNSUPPORTED, reason, message, capacity);
 
     const auto [grid_x, grid_y, grid_z] = Op::grid(argument);

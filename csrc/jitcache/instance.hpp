@@ -42,11 +42,4 @@ struct Instance
     static constexpr int act                = Act;
 };
 
-// Length of K that one of `batches` workgroups works on, rounded up to whole loop steps.
-constexpr ck::index_t split_k_length(ck::index_t k, ck::index_t batches, ck::index_t step)
-{
-    const ck::index_t grain = batches * step;
-    return (k + grain - 1) / grain * step;
-}
-
 } // namespace jitcache
