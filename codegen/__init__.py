@@ -1,0 +1,1 @@
+"""The catalog of kernels, and the text of what builds them."""

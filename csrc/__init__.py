@@ -1,0 +1,1 @@
+"""Our C++ sources, as package data."""

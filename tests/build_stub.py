@@ -8,7 +8,7 @@ by it. Words: `sleep=S`, `fail=STATUS`, `say=TEXT`, `kill=SIGNAL`, `grab=MIB`, `
 """
 
 # It starts dozens of times in a test run: nothing that takes long to import.
-# ruff: noqa: PTH123, SIM115, T201
+# ruff: noqa: PTH123, SIM115
 
 from __future__ import annotations
 

@@ -73,8 +73,9 @@ def main(argv: list[str] | None = None) -> None:
         argv: arguments without the program's name; `sys.argv` when not given.
     """
     try:
-        cli.main(args=argv, prog_name="jitcache", standalone_mode=False)
-        code = int(ExitCode.OK)
+        # A command that called `ctx.exit` comes back with the code; others with nothing.
+        result = cli.main(args=argv, prog_name="jitcache", standalone_mode=False)
+        code = result if isinstance(result, int) else int(ExitCode.OK)
     except click.exceptions.Exit as e:
         code = e.exit_code
     except click.ClickException as e:
