@@ -25,9 +25,14 @@ from .variants import steps, variant_for, variants
 AITER_COMMIT = "9bab8388"
 """The AITER whose tables these are."""
 
+AITER_SELECTION = "9e8cb26b4842c8f4c7df864adbad79f7a3f6aa4292a512ce964ea3330d71b9ef"
+"""Digest of that AITER's code that chooses a family, as tools/sync-aiter computes it: when it
+changes, `family_of` has to be compared with it by hand."""
+
 __all__ = [
     "ACTIVATIONS",
     "AITER_COMMIT",
+    "AITER_SELECTION",
     "ARCHES",
     "Arch",
     "Family",
