@@ -255,4 +255,4 @@ def test_a_full_or_read_only_disk_is_a_store_error(tmp_path, options):
             (place / "filler").unlink()
             assert not Store(place / "store").verify().damage
     finally:
-        subprocess.run(["umount", str(place)], check=True)
+        subprocess.run(["umount", "-l", str(place)], check=True)
