@@ -153,6 +153,13 @@ class TestGc:
         )
         assert report.after_bytes == on_disk
 
+    def test_without_the_directory_for_temporary_files(self, store: Store, tmp_path: Path) -> None:
+        aged(store, tmp_path, "a", 40)
+        store.layout.bucket(Bucket.TMP).rmdir()
+        report = store.gc(Limits(max_age_s=30 * DAY))
+        assert (len(report.removed), report.blobs) == (1, 1)
+        assert store.verify().unreferenced == 0
+
     def test_a_hit_saves_from_collection(self, store: Store, tmp_path: Path) -> None:
         a = aged(store, tmp_path, "a", 40)
         aged(store, tmp_path, "b", 35)
@@ -337,7 +344,7 @@ class TestIndex:
         store.gc(self.LIMITS)
         index = store.layout.bucket(Bucket.MEMO) / "index.json"
         if garbage == b"rows":
-            garbage = seal(digest.canonical_json({record.key: [1, 2], "x": None}))
+            garbage = seal(digest.canonical_json({record.key: 3, "x": None}))
         index.write_bytes(garbage)
         assert self.reads(store, monkeypatch) == [record.key]
         assert self.reads(store, monkeypatch) == []
