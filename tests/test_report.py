@@ -327,7 +327,7 @@ def test_a_long_path_is_summed_up(tmp_path: Path) -> None:
     ]
     (tmp_path / ".ninja_log").write_text("# ninja log v5\n" + "".join(rows))
     line = verdict(report_run(read_build(tmp_path), -1))
-    assert "o1 1.00 s then o3 4.00 s (47.1 %) then o5 3.00 s, and 5 shorter" in line
+    assert "o1 1.00 s then o3 4.00 s (47.1 %) then o5 3.00 s, and 5 more" in line
 
 
 # ---- builds made here ------------------------------------------------------------------

@@ -50,7 +50,7 @@ def path_text(report: Report) -> str:
             share = f" ({e.duration_s / report.critical_path_s * 100:.1f} %)"
         words.append(f"{shortened(e.label)} {seconds(e.duration_s)}{share}")
     rest = len(path) - len(shown)
-    return " then ".join(words) + (f", and {rest} shorter" if rest else "")
+    return " then ".join(words) + (f", and {rest} more" if rest else "")
 
 
 def render(report: Report, *, top: int = 20) -> str:
@@ -142,7 +142,7 @@ def _chain(report: Report) -> str:
         ["what the clock waited for", "time", "gap before", "why it began then"], rows, right="lrrl"
     )
     return text + (
-        f"\n{len(links) - len(rows)} shorter links left out" if len(rows) < len(links) else ""
+        f"\n{len(links) - len(rows)} shorter ones left out" if len(rows) < len(links) else ""
     )
 
 
