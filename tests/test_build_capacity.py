@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jitcache.build.capacity import UNKNOWN_MEMORY, Machine, choose_jobs, read_machine
@@ -153,6 +153,7 @@ def test_version_1_without_limits(tmp_path: Path) -> None:
     assert read_machine(root) == Machine(8.0, 32 * GIB)
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=80), st.text(max_size=80), st.text(max_size=30))
 def test_odd_files_never_stop_a_build(mountinfo: str, cgroup: str, limit: str) -> None:
     # Not tmp_path: every example needs a directory of its own.

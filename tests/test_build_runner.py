@@ -78,9 +78,11 @@ def test_no_jobs_is_no_run(tmp_path: Path) -> None:
 
 
 def test_longest_expected_first(directory: Path) -> None:
-    jobs = [job(f"j{c}", cost_s=c) for c in (1.0, 30.0, 2.0, 7.5, 0.1)] + [job("unknown")]
+    """Also what `longest_first` rests on: the ninja at hand starts edges in the file's order."""
+    jobs = [job(f"{(i * 7) % 12:02d}", cost_s=float((i * 7) % 12)) for i in range(12)]
+    jobs.append(job("unknown"))
     result, log = build(jobs, directory, parallel=1)
-    assert log.names(Started) == ["unknown", "j30.0", "j7.5", "j2.0", "j1.0", "j0.1"]
+    assert log.names(Started) == ["unknown", *(f"{i:02d}" for i in range(11, -1, -1))]
     assert [o.job for o in result.outcomes] == jobs
 
 
@@ -105,15 +107,15 @@ def test_a_finished_output_is_handed_over_while_others_run(directory: Path) -> N
 
 def concurrency(directory: Path, **limits: int | None) -> int:
     """Most stubs that ran at once, by the events."""
-    jobs = [job(f"m{i}", "sleep=0.15", memory=limits["memory"]) for i in range(4)]
+    jobs = [job(f"m{i}", "sleep=0.1", memory=limits["memory"]) for i in range(3)]
     result, _ = build(jobs, directory, parallel=limits["parallel"])
     spans = [o.usage for o in result.outcomes if isinstance(o, Compiled)]
-    assert len(spans) == 4
+    assert len(spans) == 3
     return max(sum(b.start_s <= a.start_s < b.start_s + b.wall_s for b in spans) for a in spans)
 
 
 def test_parallel_is_obeyed(directory: Path) -> None:
-    assert concurrency(directory, parallel=3, memory=1 << 60) == 3
+    assert concurrency(directory, parallel=2, memory=1 << 60) == 2
 
 
 def test_memory_limits_the_jobs(directory: Path) -> None:
@@ -390,11 +392,3 @@ def test_a_read_only_directory_is_a_store_error(tmp_path: Path) -> None:
     assert "Permission denied" in done.stdout, done.stderr
     assert "hint: set JITCACHE_DIR" in done.stdout
     release_run_directory(directory)
-
-
-def test_the_order_of_the_file_is_the_order_of_the_build(directory: Path) -> None:
-    """What `longest_first` rests on, for the ninja at hand, with many edges."""
-    jobs = [job(f"{i:02d}", cost_s=float((i * 7) % 20)) for i in range(20)]
-    _, log = build(jobs, directory, parallel=1)
-    started = [int(n) for n in log.names(Started)]
-    assert started == sorted(range(20), key=lambda i: -((i * 7) % 20))
