@@ -290,9 +290,10 @@ def parse_tuned(text: str, name: str) -> ParsedFile:
             if not cells:
                 continue
             where = f"{name}:{reader.line_num}"
-            if len(cells) != len(header):
+            if len(cells) > len(header):
                 raise InputError(f"{len(cells)} cells under {len(header)} columns", where=where)
-            rows.append(_row(cells, columns, name, reader.line_num))
+            missing_cells = [""] * (len(header) - len(cells))  # as pandas reads them
+            rows.append(_row(cells + missing_cells, columns, name, reader.line_num))
     except csv.Error as e:
         raise InputError(f"not CSV: {e}", where=f"{name}:{reader.line_num}") from None
     return ParsedFile(tuple(rows), "_tag" in columns)

@@ -187,7 +187,8 @@ def test_a_file_without_tags_is_lost_among_files_with_tags() -> None:
     [
         ("", "no column cu_num"),
         ("a,b\n1,2", "no column cu_num"),
-        (f"{COLUMNS}\n1,2", r"t.csv:2: 2 cells under 26 columns"),
+        (f"{COLUMNS}\n{line(16)},1", r"t.csv:2: 27 cells under 26 columns"),
+        (f"{COLUMNS}\n1,2", r"t.csv:2: model_dim is ''"),
         (f"{COLUMNS}\n{line(16, block_m='x')}", r"t.csv:2: block_m is 'x'"),
         (f"{COLUMNS}\n{line(16, block_m='')}", r"t.csv:2: block_m is ''"),
         (f"{COLUMNS}\n{line(16, block_m='nan')}", "block_m is 'nan'"),
@@ -198,6 +199,10 @@ def test_a_file_without_tags_is_lost_among_files_with_tags() -> None:
 def test_broken_tables(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         parse_tuned(text, "t.csv")
+
+
+def test_rows_may_lack_their_last_cells() -> None:
+    assert kernel(table(line(16, "short").removesuffix(",1.0,2.0,")), 16) == "short"
 
 
 def test_empty_ksplit_and_blank_lines_are_fine() -> None:
