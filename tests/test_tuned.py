@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jitcache.codegen import catalog
 from jitcache.errors import InputError
 from jitcache.tuned import (
     ALL_PADDED,
@@ -19,6 +21,7 @@ from jitcache.tuned import (
     read_tuned,
     tuned_files_of,
 )
+from tests.test_catalog import FACTS
 
 COLUMNS = (
     "cu_num,token,model_dim,inter_dim,expert,topk,act_type,dtype,q_dtype_a,q_dtype_w,q_type,"
@@ -237,6 +240,16 @@ def test_the_tables_of_a_checkout(tmp_path: Path) -> None:
         "a_tuned_fmoe_x.csv",
         "z_tuned_fmoe.csv",
     ]
+
+
+@pytest.mark.skipif(not FACTS.is_dir(), reason="JITCACHE_FACTS names no directory of facts")
+def test_given_facts_of_tuned_rows() -> None:
+    for fact in json.loads((FACTS / "tuned_fmoe.json").read_text()):
+        for name in (fact["kernelName1"], fact["kernelName2"]):
+            if "ck2stages" in name:
+                parsed = catalog.parse_name(name)
+                assert parsed.tile.m == fact["block_m"]
+                assert catalog.find(name, parsed.module(), fact["arch_inferred"]) is not None
 
 
 cells = st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -121,7 +122,13 @@ def _table(manifest: Manifest, extra: Sequence[Path]) -> TunedTable | None:
         raise UsageError(
             "a tuned table is named twice", hint="it is in the manifest or on the command line"
         )
-    return read_tuned(files) if files else None
+    return _read(tuple(files)) if files else None
+
+
+@functools.lru_cache(maxsize=1)
+def _read(files: tuple[Path, ...]) -> TunedTable:
+    """Tables that several manifests share are read once."""
+    return read_tuned(files)
 
 
 def plans_json(plans: Sequence[Plan]) -> dict[str, Any]:
