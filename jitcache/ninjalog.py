@@ -34,7 +34,10 @@ MAX_LINE = 1 << 16
 """Longest line that is read, in bytes; paths end far below it."""
 
 MAX_ENTRIES = 500_000
-"""Entries kept of one log (the newest), which bounds memory to about 200 MB."""
+"""Entries kept of one log (the newest), which bounds memory to a few hundred MB."""
+
+MAX_BYTES = 64 << 20
+"""How much is read of the end of a larger log: about as much as `MAX_ENTRIES` take."""
 
 _CHUNK = 1 << 20
 _MAX_MS = 366 * 86_400_000
@@ -96,8 +99,8 @@ class NinjaLog:
     notes: list[str] = field(default_factory=list)
 
 
-def read_log(path: Path, *, max_entries: int = MAX_ENTRIES) -> NinjaLog:
-    """Read a log file as a stream: memory is bounded whatever its size.
+def read_log(path: Path, *, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> NinjaLog:
+    """Read a log file as a stream: memory and time are bounded whatever its size.
 
     Raises:
         InputError: it can't be read, or isn't a ninja log.
@@ -110,18 +113,29 @@ def read_log(path: Path, *, max_entries: int = MAX_ENTRIES) -> NinjaLog:
                 hint="name the directory in which ninja ran (it holds .ninja_log)",
             )
         with path.open("rb") as f:
-            return parse_log(f, where=str(path), max_entries=max_entries)
+            size = path.stat().st_size
+            if size <= max_bytes:
+                return parse_log(f, where=str(path), max_entries=max_entries)
+            head = f.readline(_CHUNK)
+            f.seek(size - max_bytes)
+            f.readline(_CHUNK)
+            log = parse_log(f, where=str(path), max_entries=max_entries, head=head)
+            log.notes.append(f"the log is huge: only its last {max_bytes >> 10} KiB were read")
+            return log
     except OSError as e:
         raise InputError(f"can't read the log: {e.strerror or e}", where=str(path)) from e
 
 
-def parse_log(stream: BinaryIO, *, where: str, max_entries: int = MAX_ENTRIES) -> NinjaLog:
+def parse_log(
+    stream: BinaryIO, *, where: str, max_entries: int = MAX_ENTRIES, head: bytes = b""
+) -> NinjaLog:
     """Parse a log from a binary stream.
 
     Args:
         stream: the log.
         where: its name, for messages.
         max_entries: how many of the newest entries are kept.
+        head: what comes before the stream: the header of a log that is read from amid it.
 
     Raises:
         InputError: the stream holds no line of a ninja log, or one of a version older
@@ -131,7 +145,7 @@ def parse_log(stream: BinaryIO, *, where: str, max_entries: int = MAX_ENTRIES) -
     skipped: Counter[str] = Counter()
     kept: deque[LogEntry | None] = deque(maxlen=max_entries)
     dropped = 0
-    for number, line in enumerate(_lines(stream)):
+    for number, line in enumerate(_lines(stream, head)):
         header = _HEADER.fullmatch(line) if isinstance(line, bytes) and line[:1] == b"#" else None
         if header is not None:
             # A header amid the file: logs were concatenated, so a run ends here.
@@ -185,9 +199,8 @@ def _checked_version(version: int, where: str, log: NinjaLog) -> int:
     return version
 
 
-def _lines(stream: BinaryIO) -> Iterator[bytes | str]:
+def _lines(stream: BinaryIO, rest: bytes) -> Iterator[bytes | str]:
     """Lines without their ends; why not, for a line that isn't read."""
-    rest = b""
     too_long = False
     while chunk := stream.read(_CHUNK):
         *whole, rest = (rest + chunk).split(b"\n")

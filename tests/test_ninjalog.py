@@ -214,6 +214,19 @@ def test_only_the_newest_entries_of_a_huge_log_are_kept() -> None:
     assert any("990 oldest" in n or "991 oldest" in n for n in log.notes)
 
 
+def test_only_the_end_of_a_huge_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / ".ninja_log"
+    path.write_text("# ninja log v7\n" + "".join(line(f"o{i}", i, i + 1) for i in range(1000)))
+    log = read_log(path, max_bytes=2048)
+    assert log.version == 7
+    assert log.skipped == {}
+    (names,) = outputs(log)
+    assert 40 < len(names) < 100
+    assert names[-1] == "o999"
+    assert "only its last 2 KiB were read" in log.notes[0]
+    assert len(read_log(path).runs[0].entries) == 1000
+
+
 class Endless(io.RawIOBase):
     """A stream of lines far larger than memory ought to be, made while it is read."""
 
