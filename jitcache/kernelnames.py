@@ -22,7 +22,7 @@ _OWN = re.compile(rf"{_TILE}_v(?P<version>\d+)_(?P<variants>\w[\w-]*?)_(?P<arch>
 _OBJECT = re.compile(r"(?:\.(?:cuda|cu|hip|cpp|cc|cxx|c))?\.(?:o|obj|co|so)$")
 _CMAKE = re.compile(r"(?:^|.*/)CMakeFiles/(?P<target>[^/]+)\.dir/(?P<source>.+)\.(?:o|obj)$")
 _LINK_RULE = re.compile(r"(?:^|_)link(?:er)?(?:_|$)", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)

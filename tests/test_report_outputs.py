@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner, Result
@@ -25,10 +26,13 @@ from jitcache.report.model import Report
 from jitcache.report.page import page_data
 from jitcache.report.page import render as render_page
 from jitcache.report.source import read_build
+from jitcache.report.svg import render as render_svg
 from jitcache.report.trace import lanes, trace
 
 AITER = Path(__file__).parent / "data" / "ninja" / "aiter_a4w4"
 SMALL = Path(__file__).parent / "data" / "ninja" / "small"
+DOCS = Path(__file__).parent.parent / "docs"
+SVG = "{http://www.w3.org/2000/svg}"
 GEMM1 = "gemm1 256x128x128x128 v3"
 
 
@@ -227,6 +231,35 @@ def test_the_trace_holds_every_command_once_and_the_path_again(tmp_path: Path) -
     assert len([e for e in spans if e["tid"] != path_lane]) == 10
     missing = run_cli(AITER, "--trace", tmp_path / "no" / "trace.json").exception
     assert isinstance(missing, InputError)
+
+
+# ---- SVG -------------------------------------------------------------------------------
+
+
+def test_the_picture_is_well_formed_and_within_its_frame(tmp_path: Path) -> None:
+    path = tmp_path / "report.svg"
+    assert run_cli(AITER, "--svg", path).exception is None
+    root = ElementTree.fromstring(path.read_text())
+    width = float(root.attrib["width"])
+    bars = [r for r in root.iter(f"{SVG}rect") if r.attrib["class"] in "bh"]
+    assert [r.attrib["class"] for r in bars].count("h") == 2
+    assert len(bars) == 10
+    for bar in bars:
+        assert float(bar.attrib["x"]) >= 0
+        assert float(bar.attrib["x"]) + float(bar.attrib["width"]) <= width
+    lengths = {
+        t.text: float(b.attrib["width"]) for g in root.iter(f"{SVG}g") for t, b in [(g[0], g[1])]
+    }
+    first = lengths[f"{GEMM1}: 54.3 s, slack 0.00 s"]
+    second = lengths["gemm2 256x128x128x128 v3: 48.5 s, slack 5.80 s"]
+    assert second / first == pytest.approx(48.473 / 54.274, rel=0.01)
+    assert path.read_text() == (DOCS / "report.svg").read_text()
+
+
+def test_names_in_the_picture_stay_text(tmp_path: Path) -> None:
+    (tmp_path / ".ninja_log").write_text('# ninja log v7\n0\t70\t1\t<a href="x">&amp;\tab\n')
+    root = ElementTree.fromstring(render_svg(report_run(read_build(tmp_path), -1)))
+    assert '<a href="x">&amp;' in "".join(root.itertext())
 
 
 # ---- Markdown --------------------------------------------------------------------------

@@ -45,6 +45,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=False)
 @click.option("--by", metavar="PERCENT", help="How much slower is tolerated (default 10%).")
 @click.option("--html", type=_FILE, help="Also write a page that needs no network.")
 @click.option("--trace", type=_FILE, help="Also write Chrome trace JSON (Perfetto).")
+@click.option("--svg", type=_FILE, help="Also write the timeline as a picture.")
 @click.option("--markdown", is_flag=True, help="Print Markdown, for a comment in CI.")
 @json_option
 def command(
@@ -59,6 +60,7 @@ def command(
     by: str | None,
     html: Path | None,
     trace: Path | None,
+    svg: Path | None,
     markdown: bool,
     as_json: bool,
 ) -> None:
@@ -77,7 +79,7 @@ def command(
 
     build = read_build(build_dir if build_dir is not None else default_build_dir())
     if which == "all":
-        if budget or slower_file or base_file or html or trace or markdown:
+        if budget or slower_file or base_file or html or trace or svg or markdown:
             raise UsageError("--run all only lists the runs", hint="choose one with --run N")
         _list_runs(build, jobs, as_json=as_json)
         return
@@ -107,6 +109,10 @@ def command(
         from jitcache.report.trace import trace as chrome_trace
 
         _write(trace, json.dumps(chrome_trace(report)))
+    if svg is not None:
+        from jitcache.report.svg import render as render_svg
+
+        _write(svg, render_svg(report))
     if as_json:
         value: dict[str, Any] = report.to_json()
         value["gates"] = [
