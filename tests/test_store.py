@@ -442,6 +442,28 @@ class TestVerify:
         (damage,) = store.verify().damage
         assert damage.kind == "record-damaged"
         assert "not the digest of the inputs" in damage.detail
+        assert damage.quarantined is not None
+        assert store.verify().damage == ()
+
+    def test_a_record_whose_outputs_come_back_while_it_is_moved_is_put_back(
+        self, store: Store, src: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        record, files = make(src)
+        store.put(record, files)
+        store.blob_path(record.outputs[0].digest).unlink()
+        real = os.rename
+
+        def rename(source: str | Path, target: str | Path) -> None:
+            if str(source) == str(store.layout.record(record.key)):
+                monkeypatch.setattr(os, "rename", real)
+                store._blobs.add(record.outputs[0], files["kernel.co"])
+            real(source, target)
+
+        monkeypatch.setattr(os, "rename", rename)
+        report = store.verify()
+        assert (report.damage, report.records) == ((), 1)
+        hit(store, record)
+        assert incidents(store) == []
 
 
 class TestRemove:

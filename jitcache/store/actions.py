@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jitcache.jsonread import ShapeError
@@ -14,7 +14,7 @@ from jitcache.store.blobs import entries
 from jitcache.store.layout import Bucket, Layout
 from jitcache.store.model import ActionRecord, DamagedRecord, Notice
 from jitcache.store.quarantine import notice, quarantine
-from jitcache.store.records import decode, encode
+from jitcache.store.records import decode, encode, problem
 
 _FAN = re.compile(r"[0-9a-f]{2}")
 _FILE = re.compile(r"[0-9a-f]{62}\.json")
@@ -48,14 +48,30 @@ class Actions:
         temp = durable.write_temp(self._layout.bucket(Bucket.TMP), encode(record), 0o444)
         return durable.publish_new(temp, self._layout.record(record.key))
 
-    def quarantine(self, path: Path, kind: str, detail: str) -> Path | None:
-        """Move a record away that is damaged, or whose outputs are gone for good."""
+    def quarantine(
+        self,
+        path: Path,
+        kind: str,
+        detail: str,
+        *,
+        usable: Callable[[ActionRecord], bool] = lambda _: True,
+    ) -> Path | None:
+        """Move a record away that is damaged, or whose outputs are gone for good.
+
+        Args:
+            path: the record's file.
+            kind: what is wrong, one word.
+            detail: what is wrong, one sentence.
+            usable: asked about the moved record, if it is sound: somebody may have mended
+                it, or its outputs, since we looked. Then it is put back.
+        """
 
         def still_bad(moved: Path) -> bool:
-            if kind != "record-damaged":
-                return True
             key = key_of(path.parent.name, path.name)
-            return key is None or not isinstance(self._read(moved, key), ActionRecord)
+            found = None if key is None else self._read(moved, key)
+            return not (
+                isinstance(found, ActionRecord) and problem(found) is None and usable(found)
+            )
 
         incident = quarantine(self._layout, path, kind, detail, still_bad=still_bad)
         self._notices.append(notice(path, detail, incident))

@@ -93,20 +93,31 @@ class _Check:
             if (bad := problem(record)) is not None:
                 self.damaged_record(DamagedRecord(self.layout.record(record.key), bad))
                 continue
-            missing = list(self.wanting(record))
-            # Removal takes records before blobs: a record that is still there had no
-            # excuse for a missing blob.
-            if missing and isinstance(self.actions.get(record.key), ActionRecord):
-                path = self.layout.record(record.key)
-                detail = "; ".join(missing)
-                moved = None
-                if self.move:
-                    moved = self.actions.quarantine(path, "blob-missing", detail)
-                self.found("blob-missing", path, f"{record.label}: {detail}", moved)
-                continue
-            self.records += 1
-            named.update(o.digest for o in record.outputs)
+            if self.whole(record) or not self.dangles(record):
+                self.records += 1
+                named.update(o.digest for o in record.outputs)
         return named
+
+    def dangles(self, record: ActionRecord) -> bool:
+        """Look again at a record that seemed to lack a blob, and move it if it still does.
+
+        Removal takes records before blobs, and takes a blob aside for a moment before it
+        decides to leave it: a record that is still there has no other excuse.
+        """
+        detail = "; ".join(self.wanting(record))
+        if not detail or not isinstance(self.actions.get(record.key), ActionRecord):
+            return not self.whole(record)
+        path = self.layout.record(record.key)
+        moved = None
+        if self.move:
+            moved = self.actions.quarantine(path, "blob-missing", detail, usable=self.whole)
+            if moved is None and self.whole(record):
+                return False  # mended meanwhile, and put back
+        self.found("blob-missing", path, f"{record.label}: {detail}", moved)
+        return True
+
+    def whole(self, record: ActionRecord) -> bool:
+        return not any(self.wanting(record))
 
     def wanting(self, record: ActionRecord) -> Iterator[str]:
         for output in record.outputs:

@@ -33,6 +33,8 @@ class Bucket(enum.Enum):
     """Run directories of ninja; owned by the build."""
     TOOLCHAIN = "toolchain-v1"
     """Assembled ROCm-like roots; owned by the toolchain."""
+    DURATIONS = "durations-v1"
+    """What compiles cost, for order and ETA of later ones; owned by the build."""
     LOCKS = "locks-v1"
     """Lock files that `prebuild` wrote: `<manifest>.<arch>.lock.json`."""
     PINS = "pins-v1"

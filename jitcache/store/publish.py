@@ -97,7 +97,12 @@ def _winner(
         return found if blobs.first_bad(found, read_all=False) is None else None
     if (bad := blobs.first_bad(found, read_all=True)) is not None:
         # Its bytes can't come back: we have just built, and got others.
-        actions.quarantine(path, "blob-missing", bad.detail)
+        actions.quarantine(
+            path,
+            "blob-missing",
+            bad.detail,
+            usable=lambda r: blobs.first_bad(r, read_all=True) is None,
+        )
         return None
     return found
 
