@@ -6,17 +6,24 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jitcache.store.model import Hit, Miss
 from jitcache.store.store import Store
-from tests.store_help import age_all, kill_points, make, overwrite, stored
+from tests.store_help import age_all, kill_points, make, memory_dir, overwrite, stored
 
 needs_strace = pytest.mark.skipif(
     shutil.which("strace") is None, reason="strace is not installed (apt-get install strace)"
 )
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    with memory_dir() as path:
+        yield path
 
 
 def check_whole(store: Store, *expected: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from jitcache.store.model import ActionRecord, Hit
 from jitcache.store.pins import DamagedPin, Pin, pin, pins, unpin
 from jitcache.store.sealed import seal
 from jitcache.store.store import Store
-from tests.store_help import age, kill_points, make, overwrite, run_and_exit, stored
+from tests.store_help import age, kill_points, make, memory_dir, overwrite, run_and_exit, stored
 
 NOW = 1_000_000.0
 DAY = 86400.0
@@ -111,6 +112,12 @@ class TestPlan:
             used = {e.key: e.used for e in entries}
             for victim in choice.victims:
                 assert all(used[victim] <= e.used for e in untouchable)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    with memory_dir() as path:
+        yield path
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from jitcache.jsonread import ShapeError
 from jitcache.store.model import ActionRecord, Hit, Miss
 from jitcache.store.records import decode, encode
 from jitcache.store.store import Store
-from tests.store_help import age_all, make, overwrite
+from tests.store_help import age_all, make, memory_dir, overwrite
 
 NAMES = st.sampled_from(["a", "b", "c"])
 # Few distinct contents, so that actions share blobs.
@@ -31,7 +31,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.dir = Path(tempfile.mkdtemp())
+        self.scope = contextlib.ExitStack()
+        self.dir = self.scope.enter_context(memory_dir())
         self.root = self.dir / "store"
         self.store = Store(self.root, hit_policy="full")
         self.first: dict[str, ActionRecord] = {}
@@ -39,7 +40,7 @@ class StoreMachine(RuleBasedStateMachine):
         """Keys whose record or blobs we damaged and nobody has mended."""
 
     def teardown(self) -> None:
-        shutil.rmtree(self.dir)
+        self.scope.close()
 
     @rule(name=NAMES, contents=CONTENTS)
     def put(self, name: str, contents: dict[str, bytes]) -> None:
