@@ -187,6 +187,25 @@ def test_long_tables_are_cut_and_say_so() -> None:
     assert "more commands" not in render(report, top=0)
 
 
+def test_wishes_are_simulated(tmp_path: Path) -> None:
+    args = ("--jobs", "16", "--what-if", "gemm1_256x128=0.5x", "--what-if", "gemm2_256x128=0")
+    value = run_json(AITER, *args)
+    found = value["what_if"]
+    assert len(found["changed"]) == 2
+    # Then gemm1_256x64 with 39.992 s is the longest.
+    assert (found["before_s"], found["after_s"], found["path_s"]) == (54.877, 40.595, 40.595)
+    assert value["critical_path_s"] == 54.877
+    text = run_cli(AITER, *args).stdout
+    assert "as wished, with 2 commands changed: 54.9 s -> 40.6 s with 16 jobs" in text
+    by_label = run_json(AITER, "--what-if", "link=10s", "--what-if", "gemm1 256x128=60s")
+    assert by_label["what_if"]["after_s"] == 70.0
+    assert run_json(AITER)["what_if"] is None
+    for wish in ("x", "=0", "link=", "link=2", "link=-1s", "link=fast", "nothing=0"):
+        assert isinstance(run_cli(AITER, "--what-if", wish).exception, UsageError)
+    shutil.copy(AITER / ".ninja_log", tmp_path)
+    assert isinstance(run_cli(tmp_path, "--what-if", "link=0").exception, InputError)
+
+
 def test_errors_are_for_people(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such log"):
         read_build(tmp_path)

@@ -30,6 +30,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=False)
     "--jobs", type=click.IntRange(1, 100_000), help="Jobs that the build had, or would have."
 )
 @click.option(
+    "--what-if",
+    "wished",
+    multiple=True,
+    metavar="NAME=HOW",
+    help="Simulate other durations: NAME=0 (gone), NAME=0.5x, NAME=12s; may be repeated.",
+)
+@click.option(
     "--top",
     default=20,
     show_default=True,
@@ -52,6 +59,7 @@ def command(
     build_dir: Path | None,
     which: str | None,
     jobs: int | None,
+    wished: tuple[str, ...],
     top: int,
     base_file: Path | None,
     budget: str | None,
@@ -79,12 +87,13 @@ def command(
 
     build = read_build(build_dir if build_dir is not None else default_build_dir())
     if which == "all":
-        if budget or slower_file or base_file or html or trace or svg or markdown:
+        if wished or budget or slower_file or base_file or html or trace or svg or markdown:
             raise UsageError("--run all only lists the runs", hint="choose one with --run N")
         _list_runs(build, jobs, as_json=as_json)
         return
     # A watchdog waits for a cold build with so many jobs, so that is what is judged.
-    report = _report(build, which or ("cold" if budget and jobs and build.graph else "last"), jobs)
+    which = which or ("cold" if budget and jobs and build.graph else "last")
+    report = _report(build, which, jobs, wished)
     gates = []
     comparison = None
     if budget is not None:
@@ -164,20 +173,21 @@ def _list_runs(build: BuildFiles, jobs: int | None, *, as_json: bool) -> None:
             out(f"run {r.run}: {verdict(r)}")
 
 
-def _report(build: BuildFiles, which: str, jobs: int | None) -> Report:
+def _report(build: BuildFiles, which: str, jobs: int | None, wished: tuple[str, ...]) -> Report:
     from jitcache.report.assemble import report_cold, report_run
+    from jitcache.report.whatif import parse_wish
 
+    wishes = tuple(parse_wish(w) for w in wished)
     if which == "cold":
-        return report_cold(build, jobs=jobs)
-    if which == "last":
-        return report_run(build, -1, jobs=jobs)
+        return report_cold(build, jobs=jobs, wishes=wishes)
     try:
-        return report_run(build, int(which), jobs=jobs)
+        number = -1 if which == "last" else int(which)
     except ValueError:
         raise UsageError(
             f"--run {which!r} is neither a number nor last, all or cold",
             hint="`jitcache report --run all` lists the runs",
         ) from None
+    return report_run(build, number, jobs=jobs, wishes=wishes)
 
 
 def _write(path: Path, text: str) -> None:

@@ -20,8 +20,17 @@ from jitcache.errors import InputError
 from jitcache.kernelnames import short_names
 from jitcache.network import Network, guess, join
 from jitcache.ninjalog import LogEntry, Run
-from jitcache.report.model import Bounds, ChainLink, Edge, Efficiency, Report, Saving
+from jitcache.report.model import (
+    Bounds,
+    ChainLink,
+    Edge,
+    Efficiency,
+    Report,
+    Saving,
+    Wished,
+)
 from jitcache.report.source import BuildFiles
+from jitcache.report.whatif import Wish, wished_durations
 from jitcache.schedule import Order, lower_bound, simulate, what_if
 
 SIMULATED_JOBS = (1, 2, 4, 8, 16, 32, 64)
@@ -32,7 +41,12 @@ _WORTH_A_WHAT_IF = 0.05
 
 
 def report_run(
-    build: BuildFiles, number: int, *, jobs: int | None = None, simulate_jobs: bool = True
+    build: BuildFiles,
+    number: int,
+    *,
+    jobs: int | None = None,
+    simulate_jobs: bool = True,
+    wishes: tuple[Wish, ...] = (),
 ) -> Report:
     """Analyse one recorded run.
 
@@ -41,9 +55,11 @@ def report_run(
         number: which run: 1 is the oldest, -1 the last.
         jobs: how many jobs the build had; the most seen at one time where not given.
         simulate_jobs: whether to simulate other numbers of jobs (the slowest part).
+        wishes: durations that some commands should have, for `Report.what_if`.
 
     Raises:
         InputError: the log has no such run.
+        UsageError: a wish fits no command.
     """
     run, index = _pick(build, number)
     network, notes = _network(build, run.entries)
@@ -57,11 +73,15 @@ def report_run(
     began = None
     if run.began_ns is not None:
         began = datetime.fromtimestamp(run.began_ns / 1e9, UTC).isoformat(timespec="seconds")
-    return _report(build, network, notes, jobs, simulate_jobs, run=index, began=began)
+    return _report(build, network, notes, jobs, simulate_jobs, wishes, run=index, began=began)
 
 
 def report_cold(
-    build: BuildFiles, *, jobs: int | None = None, simulate_jobs: bool = True
+    build: BuildFiles,
+    *,
+    jobs: int | None = None,
+    simulate_jobs: bool = True,
+    wishes: tuple[Wish, ...] = (),
 ) -> Report:
     """Predict a cold build: the newest duration of every command, all in one simulated run.
 
@@ -69,9 +89,11 @@ def report_cold(
         build: the directory's files.
         jobs: jobs of the predicted build; the most seen at one time where not given.
         simulate_jobs: whether to simulate other numbers of jobs, too.
+        wishes: durations that some commands should have, for `Report.what_if`.
 
     Raises:
         InputError: there is no usable build.ninja, or no run.
+        UsageError: a wish fits no command.
     """
     _pick(build, -1)
     if build.graph is None:
@@ -96,7 +118,7 @@ def report_cold(
         *network.notes,
         f"predicted: the newest duration of every command, simulated with {used} jobs",
     ]
-    return _report(build, network, notes, used, simulate_jobs, run=0, began=None)
+    return _report(build, network, notes, used, simulate_jobs, wishes, run=0, began=None)
 
 
 def _pick(build: BuildFiles, number: int) -> tuple[Run, int]:
@@ -141,6 +163,7 @@ def _report(
     notes: list[str],
     jobs: int | None,
     simulate_jobs: bool,
+    wishes: tuple[Wish, ...],
     *,
     run: int,
     began: str | None,
@@ -207,6 +230,7 @@ def _report(
             simulated_s=simulated,
         ),
         savings=savings,
+        what_if=_wished(network, wishes, labels, count, _order(build)) if wishes else None,
         unfinished=unfinished,
         notes=notes,
         skipped_lines=dict(build.log.skipped),
@@ -270,3 +294,21 @@ def _savings(
             )
         )
     return savings
+
+
+def _wished(
+    network: Network, wishes: tuple[Wish, ...], labels: dict[int, str], jobs: int, order: Order
+) -> Wished:
+    if network.guessed:
+        raise InputError(
+            "what would be can't be simulated without knowing what waits for what",
+            hint="--what-if needs a build.ninja that fits the run",
+        )
+    durations = wished_durations(network, wishes, labels)
+    after = what_if(network, durations, jobs, order=order)
+    return Wished(
+        tuple(network.commands[i].output for i in sorted(durations)),
+        simulate(network, jobs, order=order).makespan_ms / 1000,
+        after.makespan_ms / 1000,
+        after.critical_path_ms / 1000,
+    )

@@ -103,6 +103,23 @@ class Saving:
     without_path_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Wished:
+    """What the durations asked for by `--what-if` would give.
+
+    Attributes:
+        changed: outputs of the commands that would take another time.
+        before_s: simulated makespan with the measured durations.
+        after_s: simulated makespan with the wished ones.
+        path_s: longest chain with the wished ones.
+    """
+
+    changed: tuple[str, ...]
+    before_s: float
+    after_s: float
+    path_s: float
+
+
 @dataclass(slots=True)
 class Report:
     """A run, analysed; edges are sorted longest first. Fields as in `--json`."""
@@ -122,6 +139,7 @@ class Report:
     efficiency: Efficiency
     bounds: Bounds
     savings: list[Saving]
+    what_if: Wished | None
     unfinished: int
     notes: list[str] = field(default_factory=list)
     skipped_lines: dict[str, int] = field(default_factory=dict)

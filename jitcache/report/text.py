@@ -179,6 +179,12 @@ def _bounds(report: Report) -> str:
         f"with it twice as fast {seconds(s.half_s)}"
         for s in report.savings
     ]
+    if w := report.what_if:
+        lines.append(
+            f"as wished, with {len(w.changed)} commands changed: {seconds(w.before_s)} -> "
+            f"{seconds(w.after_s)} with {report.efficiency.jobs} jobs, "
+            f"critical path {seconds(report.critical_path_s)} -> {seconds(w.path_s)}"
+        )
     return "\n".join(lines)
 
 
