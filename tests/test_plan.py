@@ -379,6 +379,14 @@ def test_scope_module_keeps_all_that_takes_the_shape() -> None:
     assert "K (inter_dim) 384 is not a multiple of 256" in refused.why
 
 
+def test_token_counts_below_256_keep_16_bit_activations() -> None:
+    found = plan(
+        manifest(act="swiglu", flydsl=True), target=MI355X, scope="reachable", tokens=[255, 256]
+    )
+    assert [r.stages[0].backend for r in found.rows] == ["cktile", "flydsl"]
+    assert found.modules == ()
+
+
 def test_layers_share_a_module() -> None:
     two = manifest(
         "[[layers]]\nname = 'a'\n[[layers]]\nname = 'b'\ninter_dim = 256\n"
