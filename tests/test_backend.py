@@ -18,8 +18,8 @@ from jitcache.manifest import Layer, Target
 from jitcache.tuned import TunedTable
 
 TARGETS = (Target("gfx942", 80), Target("gfx950", 256))
-TOKENS = (1, 2, 3, 5, 9, 16, 17, 32, 33, 100, 128, 255, 256, 257, 1000, 2047, 2048, 2049, 4095, 4096,
-          4097, 16383, 16384, 16385, 32768, 131072)  # fmt: skip
+TOKENS = (1, 2, 3, 5, 9, 16, 17, 32, 33, 100, 128, 255, 256, 257, 1000, 2047, 2048, 2049, 4095,
+          4096, 4097, 16383, 16384, 16385, 32768, 131072)  # fmt: skip
 SHAPES = ((7168, 256, 257, 9), (4096, 192, 128, 8))
 KINDS = (
     (Quant.NO, "b16"),
