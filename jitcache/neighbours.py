@@ -219,7 +219,7 @@ def _rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
         raise InputError(f"not a table with {', '.join(needed)}", where=str(path))
     for row in rows:
         for column in ("cu_num", "M", "N", "K"):
-            if not row.get(column, "0").isdigit():
+            if not row.get(column, "0").isdecimal():
                 raise InputError(f"{column} is {row[column]!r}", where=str(path))
     return rows
 

@@ -128,7 +128,7 @@ def decode(text: str, where: str) -> RawManifest:
     """
     try:
         data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as e:
+    except (ValueError, RecursionError) as e:  # also of integers too long for Python
         raise InputError(f"not TOML: {e}", where=where) from None
     try:
         return msgspec.convert(data, RawManifest)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jitcache.audit import Finding, audit_moe, audit_tables
 from jitcache.cli.audit import command
@@ -143,6 +145,22 @@ def test_a8w4_entries() -> None:
         audit_a8w4([layer()], [], "t.json")
 
 
+numbers = st.sampled_from(["bm16_n2048_k7168", "bm64_n7168_k1024", "x"])
+entries = st.dictionaries(
+    numbers, st.dictionaries(st.just("BLOCK_SIZE_K"), st.integers() | st.text())
+)
+
+
+@given(entries | st.integers() | st.lists(st.integers()))
+def test_any_json_is_read_or_refused(table: object) -> None:
+    try:
+        found = audit_a8w4([layer()], table, "t.json")
+    except InputError as e:
+        assert (e.where or "").startswith("t.json")  # noqa: PT017 - both ends are right
+    else:
+        assert {f.part for f in found} == {"a8w4"}
+
+
 def elf(flags: int) -> bytes:
     return b"\x7fELF".ljust(48, b"\0") + bytes([flags]).ljust(16, b"\0")
 
@@ -184,7 +202,9 @@ def test_a_tree_without_tables_is_skipped_with_reasons(tmp_path: Path) -> None:
     assert [s.split(":")[0] for s in skipped] == ["bf16 GEMMs", "A8W4 Triton", "FMHA v3"]
     configs = tmp_path / "aiter" / "configs"
     configs.mkdir(parents=True)
-    for text in ("cu_num\n1\n", "a,b\n1\n", "\0", ",".join(gemm_row(1)) + "\n1,2\n"):
+    header = ",".join(gemm_row(1))
+    superscript = ",".join((gemm_row(1) | {"M": "\u00b2"}).values())
+    for text in ("cu_num\n1\n", "\0", f"{header}\n1,2\n", f"{header}\n{superscript}\n"):
         (configs / "bf16_tuned_gemm.csv").write_text(text)
         with pytest.raises(InputError, match="bf16_tuned_gemm"):
             audit_neighbours(manifest(), MI355X, tmp_path)

@@ -150,6 +150,8 @@ tokens_per_request = 2
         (BASE + '[[layers]]\nname = "x"\n[[layers]]\nname = "x"', "two layers are called 'x'"),
         (BASE + "[[tokens.verify]]\nrequests = 3", "missing key `tokens.verify.*tokens_per_req"),
         ("model_dim = ", "not TOML"),
+        ("model_dim = 1" + "0" * 5000, "not TOML"),
+        ("model_dim = " + "[" * 5000, "not TOML"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_is_allowed(text: str, said: str) -> None:
