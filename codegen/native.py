@@ -15,7 +15,7 @@ from typing import Any
 
 from jitcache import digest
 
-from .catalog import Instance, ModuleSpec, Variant, family_by_tag
+from .catalog import Instance, ModuleSpec, Variant
 
 _TEMPLATES = "jitcache.codegen.templates"
 
@@ -167,9 +167,3 @@ def _template_text(name: str) -> str:
 @functools.cache
 def _template_digest(name: str) -> str:
     return digest.of_bytes(_template_text(name).encode())
-
-
-def has_header(family_tag: str) -> bool:
-    """Whether csrc holds a header for a family, i.e. whether we can build its kernels."""
-    name = family_by_tag(family_tag).tag.removesuffix("_gfx950")
-    return resources.files("jitcache.csrc").joinpath("jitcache", "family", f"{name}.hpp").is_file()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from jitcache.codegen.catalog import Instance, Variant, family_by_tag
@@ -66,6 +67,10 @@ def missing(ck_include: Path, instance: Instance, variant: Variant | None = None
         return f"it has no operation {operation} in {_HEADERS[operation]}"
     if operation != "DeviceMoeGemmBlockScale":
         return None
+    if instance.module.a == "i8":
+        # blockwise_gemm_pipeline_xdlops_moe_blockscale_b_preshuffle_*.hpp pass sums to
+        # __builtin_elementwise_fma, which takes no integers; in the newest CK, too.
+        return f"its {operation} applies scales in float32 and doesn't compile for int8 sums"
     has_split, has_hint = SPLIT_K in parameters, NON_TEMPORAL in parameters
     if has_split != has_hint:
         one, other = (SPLIT_K, NON_TEMPORAL) if has_split else (NON_TEMPORAL, SPLIT_K)
@@ -81,28 +86,31 @@ def missing(ck_include: Path, instance: Instance, variant: Variant | None = None
 
 
 def require(
-    ck_include: Path, ck_name: str, instance: Instance, variant: Variant | None = None
+    ck_include: Path, ck_name: str, kernels: Iterable[tuple[Instance, Variant | None]]
 ) -> None:
-    """Refuse a kernel that this CK can't build.
+    """Refuse kernels that this CK can't build.
 
     Args:
         ck_include: CK's include directory.
         ck_name: which CK it is, for people: its commit or version.
-        instance: the kernel's instance.
-        variant: the kernel.
+        kernels: what is to be built.
 
     Raises:
-        UnsupportedError: names CK, the family and what is missing.
+        UnsupportedError: names CK, each kernel that it can't build, and what is missing.
     """
-    lack = missing(ck_include, instance, variant)
-    if lack is None:
-        return
-    kernel = instance.short if variant is None else f"{instance.short} {variant}"
-    raise UnsupportedError(
-        f"{kernel} of family {instance.family} can't be built with CK {ck_name}: {lack}",
-        where=str(ck_include),
-        hint="name a newer CK with --ck or CK_DIR, such as the submodule of an AITER checkout",
-    )
+    lacks = []
+    for instance, variant in kernels:
+        lack = missing(ck_include, instance, variant)
+        if lack is not None:
+            kernel = instance.short if variant is None else f"{instance.short} {variant}"
+            lacks.append(f"{kernel} of family {instance.family}: {lack}")
+    if lacks:
+        raise UnsupportedError(
+            f"{len(lacks)} kernels can't be built with CK {ck_name}",
+            where=str(ck_include),
+            details=tuple(lacks),
+            hint="name a newer CK with --ck or CK_DIR, such as the submodule of an AITER checkout",
+        )
 
 
 @functools.lru_cache(maxsize=32)

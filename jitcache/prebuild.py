@@ -25,6 +25,7 @@ from jitcache.toolchain.model import Toolchain
 from jitcache.worklist import ModuleWork
 
 if TYPE_CHECKING:
+    from jitcache.build.durations import Durations, Features
     from jitcache.build.model import Compiled, CompileJob, Event
     from jitcache.store.locks import Acquired, Busy
 
@@ -123,7 +124,6 @@ class Prebuilder:
         on_event: told of every compile that starts and ends.
         on_wait: told when we wait for another process, and then every ten seconds.
         on_start: told before compilers start: the jobs, and how many run at once.
-        estimate: expected (CPU seconds, peak bytes) of a translation unit, None if unknown.
     """
 
     def __init__(
@@ -138,7 +138,6 @@ class Prebuilder:
         on_event: Callable[[Event], None] = lambda _: None,
         on_wait: Callable[[Busy], None] | None = None,
         on_start: Callable[[list[CompileJob], int], None] = lambda _jobs, _parallel: None,
-        estimate: Callable[[Action], tuple[float | None, int | None]] = lambda _: (None, None),
     ) -> None:
         self._store = store
         self._toolchain = toolchain
@@ -149,7 +148,8 @@ class Prebuilder:
         self._on_event = on_event
         self._on_wait = on_wait
         self._on_start = on_start
-        self._estimate = estimate
+        clang = next((p.version for p in toolchain.parts if p.name == "clang"), "")
+        self._compiler = f"clang {clang}"
 
     def build(self, actions: Sequence[Action]) -> Built:
         """Have every action in the store, or know why not.
@@ -224,6 +224,7 @@ class Prebuilder:
         self, ours: dict[str, Action], held: dict[str, Acquired], built: Built
     ) -> set[str]:
         """Compile and publish; the keys that were tried, with success or without."""
+        from jitcache.build import durations
         from jitcache.build.capacity import choose_jobs, read_machine
         from jitcache.build.model import CompileFailed, Finished, NotRun
         from jitcache.build.rundir import clean_runs, new_run_directory, release_run_directory
@@ -232,7 +233,9 @@ class Prebuilder:
 
         runs = self._store.layout.bucket(Bucket.RUNS)
         clean_runs(runs)
-        jobs = [self._job(action) for action in ours.values()]
+        learned = self._store.layout.bucket(Bucket.DURATIONS)
+        known = durations.load(learned)
+        jobs = [self._job(action, known) for action in ours.values()]
         parallel = self._jobs or choose_jobs(read_machine(), [j.memory for j in jobs]).jobs
         self._on_start(jobs, parallel)
         directory = new_run_directory(runs)
@@ -243,6 +246,9 @@ class Prebuilder:
                 key = event.compiled.job.key
                 self._publish(ours[key], event.compiled, built)
                 held.pop(key).release()
+                features = self._features(ours[key])
+                sample = durations.sample_of(features, event.compiled.usage, int(time.time()))
+                durations.append(learned, [sample])
             self._on_event(event)
 
         try:
@@ -267,11 +273,16 @@ class Prebuilder:
                 built.not_run.append(outcome.job.label)
         return set(ours)
 
-    def _job(self, action: Action) -> CompileJob:
+    def _features(self, action: Action) -> Features:
+        from jitcache.build.durations import features_of
+
+        return features_of(action.resolved.recipe, self._arch, self._compiler)
+
+    def _job(self, action: Action, known: Durations) -> CompileJob:
         from jitcache.build.model import CompileJob
 
         recipe = action.resolved.recipe
-        cost_s, memory = self._estimate(action)
+        expected = known.estimate(self._features(action))
         return CompileJob(
             key=action.key,
             label=f"{action.label} {self._arch}",
@@ -279,8 +290,8 @@ class Prebuilder:
             source=recipe.render(),
             output_name=recipe.output_name,
             argv=action.resolved.command.argv,
-            cost_s=cost_s,
-            memory=memory,
+            cost_s=expected.cost_s,
+            memory=expected.memory,
         )
 
     def _publish(self, action: Action, compiled: Compiled, built: Built) -> None:

@@ -147,7 +147,7 @@ def test_export_is_json_without_floats_and_reads_back() -> None:
 
 
 def test_the_file_grows_and_is_read_back(tmp_path: Path) -> None:
-    place = tmp_path / "store" / durations.BUCKET
+    place = tmp_path / "store" / "durations-v1"
     assert list(load(place)) == []
     append(place, [measured(features(), 20, at=1)])
     append(place, [measured(features(), 21, at=2), measured(features(), 21, at=2)])

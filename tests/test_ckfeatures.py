@@ -37,8 +37,8 @@ def ck(place: Path, text: str, name: str = "device_moe_gemm_blockscale.hpp") -> 
     return place
 
 
-def blockscale(*, splitk: bool = False, stage: int = 1):
-    spec = ModuleSpec("f8", "f8", "b16", Quant.PER_1X128, "silu", 2, True, splitk)
+def blockscale(*, splitk: bool = False, stage: int = 1, type_: str = "f8"):
+    spec = ModuleSpec(type_, type_, "b16", Quant.PER_1X128, "silu", 2, True, splitk)
     return next(i for i in instances(spec, "gfx942") if i.stage == stage)
 
 
@@ -95,6 +95,12 @@ def test_what_the_blockscale_operation_lacks(tmp_path, parameters, splitk, stage
     assert said is None if lack is None else lack in said
 
 
+@pytest.mark.parametrize("parameters", [OLDER, NEWER])
+def test_no_form_of_the_blockscale_operation_takes_int8(tmp_path, parameters):
+    include = ck(tmp_path, header(parameters))
+    assert "int8" in missing(include, blockscale(type_="i8"), PLAIN)
+
+
 def test_other_operations_need_their_header_and_nothing_more(tmp_path):
     spec = ModuleSpec("b16", "b16", "b16", Quant.NO, "silu", 2, True)
     instance = instances(spec, "gfx942")[0]
@@ -106,10 +112,11 @@ def test_other_operations_need_their_header_and_nothing_more(tmp_path):
 
 def test_a_refusal_names_ck_the_family_and_the_feature(tmp_path):
     include = ck(tmp_path, header(OLDER))
-    require(include, "1a2b3c", blockscale(), PLAIN)
+    require(include, "1a2b3c", [(blockscale(), PLAIN)])
     with pytest.raises(UnsupportedError) as caught:
-        require(include, "1a2b3c", blockscale(), PAST_CACHE)
+        require(include, "1a2b3c", [(blockscale(), PLAIN), (blockscale(), PAST_CACHE)])
     assert "CK 1a2b3c" in caught.value.what
-    assert "a8w8blkscale" in caught.value.what
-    assert "NonTemporalLoadB" in caught.value.what
+    (detail,) = caught.value.details
+    assert "a8w8blkscale" in detail
+    assert "NonTemporalLoadB" in detail
     assert "--ck" in (caught.value.hint or "")

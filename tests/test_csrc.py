@@ -72,7 +72,6 @@ def test_every_family_is_covered_by_a_module_of_each_architecture_it_runs_on():
 
 @pytest.mark.parametrize("family", [f.tag for f in catalog.all_families()])
 def test_a_familys_header_names_its_namespace_and_both_kernel_macros(family):
-    assert native.has_header(family)
     name = family.removesuffix("_gfx950")
     text = read(f"family/{name}.hpp")
     assert f"namespace jitcache::{name} {{" in text

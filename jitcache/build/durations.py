@@ -20,9 +20,6 @@ from typing import Any
 from jitcache.build.model import EdgeUsage
 from jitcache.codegen.native import Recipe
 
-BUCKET = "durations-v1"
-"""Directory of the store that `load` and `append` are given."""
-
 _FILE = "samples.jsonl"
 _KEEP = 8
 _COMPACT = 1 << 20

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jitcache.ckfeatures import require
 from jitcache.cli import output
 from jitcache.errors import BuildError, ExitCode, UsageError
 from jitcache.manifest import Manifest, Target, load_manifest, manifest_digest
@@ -20,7 +21,7 @@ from jitcache.rawmanifest import ScopeWord
 from jitcache.resolve import Resolver
 from jitcache.store.layout import Bucket
 from jitcache.store.store import Store, store_root
-from jitcache.toolchain.find import find_toolchain
+from jitcache.toolchain.find import find_toolchain, path_of
 from jitcache.tuned import read_tuned
 from jitcache.worklist import worklist
 
@@ -153,6 +154,11 @@ def _one(
         cache_dir=store.layout.root,
         stat_memo=store.stat_memo,
     )
+    require(
+        path_of(toolchain, "ck", ""),
+        toolchain.ck_commit,
+        ((k.instance, k.variant) for m in modules for k in m.kernels),
+    )
     resolver = Resolver(store, toolchain, target.arch, os.environ.get(SALT_VARIABLE, ""))
     actions = actions_of(modules, resolver)
     builder = Prebuilder(
@@ -165,7 +171,6 @@ def _one(
         on_event=show.event,
         on_wait=show.wait,
         on_start=show.start,
-        estimate=_estimate,
     )
     try:
         built = builder.build(_distinct(actions.values()))
@@ -197,10 +202,6 @@ def default_lock_path(store: Store, manifest: str, arch: str) -> Path:
 
 def _distinct(actions: Any) -> list[Action]:
     return list({a.key: a for a in actions}.values())
-
-
-def _estimate(_: Action) -> tuple[float | None, int | None]:
-    return None, None
 
 
 class _Show:
