@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jitcache import digest
+from jitcache.action.headers import listing
+from jitcache.action.resolve import Resolved, Resolver
+from jitcache.action.worklist import ModuleWork
+from jitcache.codegen.native import Recipe
 from jitcache.errors import StoreError
-from jitcache.headers import listing
 from jitcache.lockfile import Lock, LockedAction, LockedInstance, LockedModule, LockedVariant
-from jitcache.resolve import Resolved, Resolver
 from jitcache.store.model import ActionRecord, Hit, Output
 from jitcache.store.store import Store
 from jitcache.toolchain.model import Toolchain
-from jitcache.worklist import ModuleWork
 
 if TYPE_CHECKING:
     from jitcache.build.durations import Durations, Features
@@ -330,7 +331,7 @@ class Prebuilder:
             toolchain=self._toolchain.id,
             label=f"{action.label} {self._arch}",
             created=int(time.time()),
-            facts=_facts(recipe.kind, compiled),
+            facts=_facts(recipe, compiled),
         )
         built.records[action.key] = self._store.put(record, files)
         built.built += 1
@@ -408,15 +409,16 @@ def _locked(record: ActionRecord) -> LockedAction:
     return LockedAction(record.key, tuple(o for o in record.outputs if o.name != HEADERS_OUTPUT))
 
 
-def _facts(kind: str, compiled: Compiled) -> dict[str, Any]:
+def _facts(recipe: Recipe, compiled: Compiled) -> dict[str, Any]:
     usage = compiled.usage
     facts: dict[str, Any] = {
         "cpu_ms": round(usage.cpu_s * 1000),
         "wall_ms": round(usage.wall_s * 1000),
         "peak_rss": usage.peak_rss,
     }
-    if kind == "device":
+    if recipe.kind == "device":
         from jitcache import codeobject
 
+        facts["instance"] = recipe.context["name"]
         facts["kernels"] = [k.to_json() for k in codeobject.read(compiled.output).kernels]
     return facts

@@ -9,17 +9,17 @@ import json
 import sys
 from pathlib import Path
 
+from jitcache.action.resolve import Resolver
+from jitcache.action.worklist import ModuleWork, worklist
 from jitcache.prebuild import Prebuilder, actions_of
-from jitcache.resolve import Resolver
 from jitcache.store.store import Store
-from jitcache.worklist import ModuleWork, worklist
 from tests.fake_toolchain import make_toolchain
 
 
 def work(name: str = "kimi-k2.5-mxfp4-tp2") -> tuple[ModuleWork, ...]:
     """The work list of a shipped manifest."""
-    from jitcache.manifest import load_manifest
-    from jitcache.plan import plan
+    from jitcache.manifest.load import load_manifest
+    from jitcache.plan.planner import plan
 
     manifest = load_manifest(name)
     return worklist(plan(manifest, target=manifest.targets[0]))

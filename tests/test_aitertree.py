@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jitcache import aitertree
+from jitcache.aiter import tree as aitertree
 from jitcache.codegen import catalog
 from jitcache.errors import InputError, UnsupportedError
 

@@ -11,12 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitcache.audit import Finding, audit_moe, audit_tables
 from jitcache.cli.audit import command
-from jitcache.deployment import Attention
 from jitcache.errors import ExitCode, InputError, UsageError
-from jitcache.manifest import shipped_names
-from jitcache.neighbours import audit_a8w4, audit_fmha, audit_gemms, audit_neighbours, gemm_lookups
+from jitcache.manifest.load import shipped_names
+from jitcache.manifest.model import Attention
+from jitcache.plan.audit import Finding, audit_moe, audit_tables
+from jitcache.plan.neighbours import (
+    audit_a8w4,
+    audit_fmha,
+    audit_gemms,
+    audit_neighbours,
+    gemm_lookups,
+)
 from tests.test_plan import MI300X, MI308X, MI355X, STAGE1, STAGE2, layer, manifest
 from tests.test_tuned import COLUMNS, line, table
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from jitcache.backend import decide
 from jitcache.codegen.catalog import Quant
-from jitcache.manifest import Layer, Target
-from jitcache.tuned import TunedTable
+from jitcache.manifest.load import Layer, Target
+from jitcache.plan.backend import decide
+from jitcache.plan.tuned import TunedTable
 
 TARGETS = (Target("gfx942", 80), Target("gfx950", 256))
 TOKENS = (1, 2, 3, 5, 9, 16, 17, 32, 33, 100, 128, 255, 256, 257, 1000, 2047, 2048, 2049, 4095,

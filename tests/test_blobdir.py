@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jitcache import blobdir
-from jitcache.blobdir import publish
+from jitcache.aiter import blobdir
+from jitcache.aiter.blobdir import publish
 from jitcache.errors import InputError, JitcacheError
 
 OURS = ("instances/*.cu", "table.h")

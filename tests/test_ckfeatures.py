@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitcache.ckfeatures import missing, require, template_parameters
+from jitcache.action.ckfeatures import missing, require, template_parameters
 from jitcache.codegen.catalog import ModuleSpec, Quant, Variant
 from jitcache.codegen.catalog.select import instances
 from jitcache.errors import UnsupportedError

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitcache import aitertree, genrequest
+from jitcache.aiter import request as genrequest
+from jitcache.aiter import tree as aitertree
 from jitcache.cli.main import main
 from jitcache.codegen import catalog, stock
 from jitcache.codegen.catalog import Quant

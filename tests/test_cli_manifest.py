@@ -12,7 +12,7 @@ import pytest
 from jitcache.cli.manifest import command
 from jitcache.codegen.catalog import Quant
 from jitcache.errors import InputError, StoreError, UsageError
-from jitcache.manifest import Target, load_manifest, shipped_names
+from jitcache.manifest.load import Target, load_manifest, shipped_names
 from tests.test_manifest import CONFIGS
 
 DEEPSEEK = CONFIGS[0][0]

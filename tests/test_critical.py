@@ -13,12 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitcache.critical import blocking_chain, contradictions, critical_path, ready_times, usage
+from jitcache.buildlog.critical import (
+    blocking_chain,
+    contradictions,
+    critical_path,
+    ready_times,
+    usage,
+)
+from jitcache.buildlog.graph import Graph, parse_graph
+from jitcache.buildlog.log import LogEntry, parse_log
+from jitcache.buildlog.network import Network, guess, join
+from jitcache.buildlog.schedule import lower_bound, simulate, what_if
 from jitcache.errors import InputError
-from jitcache.network import Network, guess, join
-from jitcache.ninjagraph import Graph, parse_graph
-from jitcache.ninjalog import LogEntry, parse_log
-from jitcache.schedule import lower_bound, simulate, what_if
 
 
 def graph_of(text: str) -> Graph:

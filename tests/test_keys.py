@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from jitcache import digest
+from jitcache.action.resolve import Resolver
 from jitcache.codegen import native
 from jitcache.codegen.catalog import ModuleSpec, Quant, instances, variant_for
-from jitcache.resolve import Resolver
 from jitcache.store.store import Store
 from jitcache.toolchain.model import Part
 from tests.fake_toolchain import copy_csrc, make_ck, make_toolchain

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from jitcache.codegen.catalog import Quant
 from jitcache.errors import InputError
-from jitcache.hfconfig import dims_of
-from jitcache.manifest import (
+from jitcache.manifest.hfconfig import dims_of
+from jitcache.manifest.load import (
     Manifest,
     Target,
     load_manifest,
@@ -21,7 +21,7 @@ from jitcache.manifest import (
     resolve,
     shipped_names,
 )
-from jitcache.rawmanifest import decode
+from jitcache.manifest.raw import decode
 
 BASE = """
 model_dim = 7168

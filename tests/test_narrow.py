@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jitcache.aiter.narrow import Shape, narrow
 from jitcache.codegen import catalog
 from jitcache.codegen.catalog import Instance, ModuleSpec, Quant
 from jitcache.errors import UnsupportedError
-from jitcache.narrow import Shape, narrow
 
 A4W4 = ModuleSpec("fp4x2", "fp4x2", "b16", Quant.PER_1X32, "silu", 2, preshuffle=True)
 BLOCKSCALE = ModuleSpec("f8", "f8", "b16", Quant.PER_1X128, "silu", 2, preshuffle=True)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jitcache.buildlog.graph import Graph, GraphEdge, canonical, parse_graph, read_graph
 from jitcache.errors import InputError, JitcacheError
-from jitcache.ninjagraph import Graph, GraphEdge, canonical, parse_graph, read_graph
 
 DATA = Path(__file__).parent / "data" / "ninja"
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jitcache.buildlog.log import NinjaLog, group_outputs, parse_log, read_log
 from jitcache.errors import InputError, JitcacheError
-from jitcache.ninjalog import NinjaLog, group_outputs, parse_log, read_log
 
 SMALL = Path(__file__).parent / "data" / "ninja" / "small"
 ALL_OUTPUTS = {"pair.c", "pair.h", "pair.log", "gen.h", "a.o", "b.o", "c.o", "app"}

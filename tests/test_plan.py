@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitcache.backend import Decision, decide
 from jitcache.codegen import catalog
 from jitcache.codegen.catalog import Variant
 from jitcache.errors import InputError, UnsupportedError
-from jitcache.hostrules import block_size_m, k_split, non_temporal
-from jitcache.manifest import Layer, Manifest, Target, load_manifest, resolve, shipped_names
-from jitcache.plan import Plan, plan
-from jitcache.rawmanifest import decode
-from jitcache.tuned import ALL_PADDED, TunedTable, merge, parse_tuned
+from jitcache.manifest.load import Layer, Manifest, Target, load_manifest, resolve, shipped_names
+from jitcache.manifest.raw import decode
+from jitcache.plan.backend import Decision, decide
+from jitcache.plan.hostrules import block_size_m, k_split, non_temporal
+from jitcache.plan.planner import Plan, plan
+from jitcache.plan.tuned import ALL_PADDED, TunedTable, merge, parse_tuned
 from tests.test_tuned import COLUMNS, table
 from tests.test_tuned import line as kimi_line
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from jitcache.action.resolve import Resolver
 from jitcache.errors import StoreError
 from jitcache.lockfile import dump_lock, parse_lock
 from jitcache.prebuild import HEADERS_OUTPUT, Built, Prebuilder, actions_of, make_lock
-from jitcache.resolve import Resolver
 from jitcache.store.store import Store
 from tests.fake_toolchain import compiles, make_toolchain
 from tests.prebuild_driver import work

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from jitcache.buildlog.kernelnames import parse_kernel, short_name, short_names
 from jitcache.cli.report import command
 from jitcache.errors import ExitCode, InputError, JitcacheError, UsageError
-from jitcache.kernelnames import parse_kernel, short_name, short_names
 from jitcache.report.assemble import report_cold, report_run
 from jitcache.report.source import default_build_dir, read_build
 from jitcache.report.text import bar, render, shortened, verdict

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from jitcache.aitertables import COMMON, GENERATOR, parse_tables
+from jitcache.aiter.tables import COMMON, GENERATOR, parse_tables
 from jitcache.codegen import catalog
 from jitcache.codegen.catalog.family import Op, Row, When
 from jitcache.errors import InputError

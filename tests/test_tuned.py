@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jitcache.codegen import catalog
 from jitcache.errors import InputError
-from jitcache.tuned import (
+from jitcache.plan.tuned import (
     ALL_PADDED,
     Shape,
     TunedTable,

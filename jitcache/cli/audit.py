@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from jitcache.audit import Audit, Status, audit_json, audit_moe, audit_tables, ordered
 from jitcache.cli import output
 from jitcache.cli.plan import targets_of
 from jitcache.codegen import catalog
 from jitcache.errors import ExitCode, UsageError
-from jitcache.manifest import Manifest, Target, load_manifest
-from jitcache.neighbours import audit_neighbours
-from jitcache.tuned import read_tuned, tuned_files_of
+from jitcache.manifest.load import Manifest, Target, load_manifest
+from jitcache.plan.audit import Audit, Status, audit_json, audit_moe, audit_tables, ordered
+from jitcache.plan.neighbours import audit_neighbours
+from jitcache.plan.tuned import read_tuned, tuned_files_of
 
 
 @click.command()

@@ -193,7 +193,8 @@ def command(
     --block-m, they hold only what can be dispatched; a call for anything else fails with a
     message that says what to add.
     """
-    from jitcache import generation, genrequest
+    from jitcache.aiter import generation
+    from jitcache.aiter import request as genrequest
 
     if manifest and named_manifest:
         raise UsageError("the manifest is given twice", where="--manifest")

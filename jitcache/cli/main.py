@@ -32,6 +32,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "pin": ("pin", "Keep what a lock file names, whatever gc is asked for."),
     "stats": ("stats", "Show hits, misses by reason, and the compile time saved."),
     "why-miss": ("why_miss", "Explain which input differs from the nearest stored action."),
+    "manifest": ("manifest", "Write a manifest from a config.json, or list the shipped ones."),
     "audit": ("audit", "Show what a deployment's calls fall through to in AITER."),
 }
 

@@ -11,10 +11,10 @@ import click
 from jitcache.cli import output
 from jitcache.codegen import catalog
 from jitcache.errors import InputError, StoreError, UsageError
-from jitcache.hfconfig import ConfigDims, read_config
-from jitcache.manifest import load_manifest, resolve, shipped_names
-from jitcache.products import PRODUCTS
-from jitcache.rawmanifest import QuantWord, WeightWord, decode
+from jitcache.manifest.hfconfig import ConfigDims, read_config
+from jitcache.manifest.load import load_manifest, resolve, shipped_names
+from jitcache.manifest.products import PRODUCTS
+from jitcache.manifest.raw import QuantWord, WeightWord, decode
 
 
 @click.group()

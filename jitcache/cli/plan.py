@@ -13,12 +13,12 @@ import click
 from jitcache.cli import output
 from jitcache.codegen import catalog
 from jitcache.errors import UsageError
-from jitcache.manifest import BLOCK_M, Manifest, Target, load_manifest
-from jitcache.plan import plan
-from jitcache.planmodel import ModulePlan, Plan, StageRow, TokenRow, plan_json
-from jitcache.products import DEFAULT_CU
-from jitcache.rawmanifest import ScopeWord
-from jitcache.tuned import TunedTable, read_tuned, tuned_files_of
+from jitcache.manifest.load import BLOCK_M, Manifest, Target, load_manifest
+from jitcache.manifest.products import DEFAULT_CU
+from jitcache.manifest.raw import ScopeWord
+from jitcache.plan.model import ModulePlan, Plan, StageRow, TokenRow, plan_json
+from jitcache.plan.planner import plan
+from jitcache.plan.tuned import TunedTable, read_tuned, tuned_files_of
 
 _MOST = 200_000
 

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jitcache.ckfeatures import require
+from jitcache.action.ckfeatures import require
+from jitcache.action.resolve import Resolver
+from jitcache.action.worklist import worklist
 from jitcache.cli import output
 from jitcache.errors import BuildError, ExitCode, UsageError
-from jitcache.manifest import Manifest, Target, load_manifest, manifest_digest
-from jitcache.plan import plan
-from jitcache.planmodel import Plan
+from jitcache.manifest.load import Manifest, Target, load_manifest, manifest_digest
+from jitcache.manifest.raw import ScopeWord
+from jitcache.plan.model import Plan
+from jitcache.plan.planner import plan
+from jitcache.plan.tuned import read_tuned
 from jitcache.prebuild import Action, Built, Failure, Prebuilder, actions_of, make_lock
-from jitcache.rawmanifest import ScopeWord
-from jitcache.resolve import Resolver
 from jitcache.store.layout import Bucket
-from jitcache.store.store import Store, store_root
+from jitcache.store.store import Store
 from jitcache.toolchain.find import find_toolchain, path_of
-from jitcache.tuned import read_tuned
-from jitcache.worklist import worklist
 
 if TYPE_CHECKING:
     from jitcache.build.model import CompileJob, Event
@@ -69,7 +69,7 @@ def command(
     MANIFEST is a .toml file or the name of a shipped manifest.
     """
     begin = time.monotonic()
-    store = Store(store_root())
+    store = Store.of_user()
     wanted = [
         (manifest, target)
         for manifest in map(load_manifest, manifests)
@@ -114,6 +114,7 @@ def command(
         if results[-1].built.failed and not keep_going:
             break
     store.stat_memo.save()
+    store.save_counters()
     _finish(results, time.monotonic() - begin, store, as_json=as_json, quiet=quiet)
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from jitcache.critical import (
+from jitcache.buildlog.critical import (
     CriticalPath,
     blocking_chain,
     contradictions,
     critical_path,
     usage,
 )
+from jitcache.buildlog.kernelnames import short_names
+from jitcache.buildlog.log import LogEntry, Run
+from jitcache.buildlog.network import Network, guess, join
+from jitcache.buildlog.schedule import Order, lower_bound, simulate, what_if
 from jitcache.errors import InputError
-from jitcache.kernelnames import short_names
-from jitcache.network import Network, guess, join
-from jitcache.ninjalog import LogEntry, Run
 from jitcache.report.model import (
     Bounds,
     ChainLink,
@@ -31,7 +32,6 @@ from jitcache.report.model import (
 )
 from jitcache.report.source import BuildFiles
 from jitcache.report.whatif import Wish, wished_durations
-from jitcache.schedule import Order, lower_bound, simulate, what_if
 
 SIMULATED_JOBS = (1, 2, 4, 8, 16, 32, 64)
 """Numbers of jobs that are simulated, up to the one that reaches the longest chain."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from jitcache.kernelnames import printable
+from jitcache.buildlog.kernelnames import printable
 from jitcache.report.compare import Comparison, change_text
 from jitcache.report.gate import Gate
 from jitcache.report.model import Report

@@ -30,7 +30,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class ChainLink:
-    """One command of the blocking chain: see `jitcache.critical.Link`."""
+    """One command of the blocking chain: see `jitcache.buildlog.critical.Link`."""
 
     output: str
     label: str

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jitcache.buildlog.graph import Graph, read_graph
+from jitcache.buildlog.log import NinjaLog, read_log
 from jitcache.errors import InputError
-from jitcache.ninjagraph import Graph, read_graph
-from jitcache.ninjalog import NinjaLog, read_log
 
 LOG = ".ninja_log"
 GRAPH = "build.ninja"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jitcache.kernelnames import printable
+from jitcache.buildlog.kernelnames import printable
 from jitcache.report.model import Edge, Report
 from jitcache.text import seconds, size, table
 

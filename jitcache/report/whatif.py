@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from jitcache.buildlog.network import Network
 from jitcache.errors import UsageError
-from jitcache.network import Network
 
 _AMOUNT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(x|s)?")
 

@@ -30,7 +30,7 @@ class ActionRecord:
 
     Attributes:
         key: action key, `sha256:...` of the canonical JSON of `inputs`.
-        inputs: the canonical record the key was computed over (jitcache.keys).
+        inputs: the canonical record the key was computed over (jitcache.action.keys).
         outputs: sorted by name.
         target: `gfx950`, or `host` for a host shim.
         toolchain: toolchain id.

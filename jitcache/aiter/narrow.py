@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from jitcache.codegen import catalog
 from jitcache.codegen.catalog import Arch, Instance, ModuleSpec, Stage
 from jitcache.errors import UnsupportedError
-from jitcache.hostrules import block_ms_of
+from jitcache.plan.hostrules import block_ms_of
 
 _STAGES: tuple[Stage, ...] = (1, 2)
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from jitcache.buildlog.network import Network
 from jitcache.errors import InputError
-from jitcache.network import Network
 
 Order = Literal["file", "depth", "longest"]
 """Which ready command goes first: `file`, the order of build.ninja (ninja 1.11 and older);

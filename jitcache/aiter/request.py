@@ -9,7 +9,7 @@ from pathlib import Path
 from jitcache.codegen import catalog, stock
 from jitcache.codegen.catalog import Arch, ModuleSpec, Stage
 from jitcache.errors import UsageError
-from jitcache.rawmanifest import ScopeWord
+from jitcache.manifest.raw import ScopeWord
 
 _OF_MODULES = ("activations", "output", "quant", "act", "stage", "preshuffle", "splitk")
 _OF_SHAPES = ("inter_dims", "kernels", "block_ms", "tuned")

@@ -12,17 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jitcache import aitertree, blobdir, narrow
+from jitcache.action.worklist import worklist
+from jitcache.aiter import blobdir, narrow
+from jitcache.aiter import tree as aitertree
+from jitcache.aiter.request import Request, able_archs, check, choose_arch, doubts, specs_of
 from jitcache.codegen import aiter as dialect
 from jitcache.codegen import catalog, native, stock
 from jitcache.codegen.catalog import Arch, ModuleSpec
-from jitcache.deployment import Manifest
 from jitcache.errors import UnsupportedError, UsageError
-from jitcache.genrequest import Request, able_archs, check, choose_arch, doubts, specs_of
-from jitcache.manifest import load_manifest
-from jitcache.plan import Plan, plan
-from jitcache.tuned import Row, read_tuned, tuned_files_of
-from jitcache.worklist import worklist
+from jitcache.manifest.load import load_manifest
+from jitcache.manifest.model import Manifest
+from jitcache.plan.planner import Plan, plan
+from jitcache.plan.tuned import Row, read_tuned, tuned_files_of
 
 _AITER_FILES = (f"{dialect.INSTANCES}/*.cu", dialect.LOOKUP, *dialect.DISPATCH)
 _NATIVE_FILES = ("*.hip",)

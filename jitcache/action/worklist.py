@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jitcache.codegen.catalog import Instance, Variant
 from jitcache.codegen.native import Recipe, device_recipe, shim_recipe
-from jitcache.planmodel import Plan
+from jitcache.plan.model import Plan
 
 
 @dataclass(frozen=True, slots=True)

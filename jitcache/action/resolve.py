@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from jitcache import digest, keys
+from jitcache import digest
+from jitcache.action import keys
+from jitcache.action.command import Command, Kind, compile_command, scan_command
+from jitcache.action.headers import Headers, HeaderSet, listing, scan
 from jitcache.codegen.native import Recipe
-from jitcache.command import Command, Kind, compile_command, scan_command
-from jitcache.headers import Headers, HeaderSet, listing, scan
 from jitcache.store.memo import MemoEntry
 from jitcache.store.store import Store
 from jitcache.toolchain.model import Toolchain

@@ -13,10 +13,10 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from jitcache.audit import Finding
-from jitcache.deployment import Attention, Layer, Manifest, Target
 from jitcache.errors import InputError
-from jitcache.tuned import ALL_PADDED
+from jitcache.manifest.model import Attention, Layer, Manifest, Target
+from jitcache.plan.audit import Finding
+from jitcache.plan.tuned import ALL_PADDED
 
 A8W4_BLOCK_M = (16, 32, 64, 128)
 """Block heights of the A8W4 Triton kernel, in the order in which a proxy is looked for."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from jitcache import digest
 from jitcache._version import __version__
-from jitcache.command import Command
+from jitcache.action.command import Command
 from jitcache.toolchain.model import Toolchain
 
 SCHEMA = 1

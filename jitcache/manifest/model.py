@@ -1,7 +1,7 @@
 """What a manifest resolves to: targets, layers and token counts of one deployment.
 
 Frozen and free of defaults: everything that a file may leave out is filled in by
-`jitcache.manifest`.
+`jitcache.manifest.load`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from jitcache.codegen.catalog.model import Quant
-from jitcache.rawmanifest import ScopeWord
+from jitcache.manifest.raw import ScopeWord
 
 
 class Target(msgspec.Struct, frozen=True, order=True):

@@ -11,9 +11,9 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from jitcache.buildlog.graph import Graph
+from jitcache.buildlog.log import LogEntry, group_outputs
 from jitcache.errors import InputError
-from jitcache.ninjagraph import Graph
-from jitcache.ninjalog import LogEntry, group_outputs
 
 _GUESSED = (
     "dependencies are estimated from the log alone: each command is taken to wait for the one "

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from jitcache.backend import Decision, StageChoice
 from jitcache.codegen import catalog
 from jitcache.codegen.catalog import Instance, ModuleSpec, Stage, Variant
-from jitcache.deployment import Layer, Target
-from jitcache.hostrules import host_block_ms
+from jitcache.manifest.model import Layer, Target
+from jitcache.plan.backend import Decision, StageChoice
+from jitcache.plan.hostrules import host_block_ms
 
 
 def hint_unsupported(problems: Iterable[str]) -> str:

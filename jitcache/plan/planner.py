@@ -10,15 +10,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from jitcache import planwords
-from jitcache.backend import Decision, StageChoice, decide, stage_dims
 from jitcache.codegen import catalog
 from jitcache.codegen.catalog import Instance, ModuleSpec, Stage, Variant
-from jitcache.deployment import Layer, Manifest, Target
 from jitcache.errors import InputError, UnsupportedError
-from jitcache.hostrules import host_block_ms
-from jitcache.manifest import manifest_digest
-from jitcache.planmodel import (
+from jitcache.manifest.load import manifest_digest
+from jitcache.manifest.model import Layer, Manifest, Target
+from jitcache.manifest.raw import ScopeWord
+from jitcache.plan import words as planwords
+from jitcache.plan.backend import Decision, StageChoice, decide, stage_dims
+from jitcache.plan.hostrules import host_block_ms
+from jitcache.plan.model import (
     STAGES,
     ModulePlan,
     Plan,
@@ -29,8 +30,7 @@ from jitcache.planmodel import (
     StageRow,
     TokenRow,
 )
-from jitcache.rawmanifest import ScopeWord
-from jitcache.tuned import ALL_PADDED, TunedTable, padded_tokens
+from jitcache.plan.tuned import ALL_PADDED, TunedTable, padded_tokens
 
 __all__ = ["Plan", "plan"]
 

@@ -1,6 +1,6 @@
 """The TOML form of a manifest, and errors that name file, key, value and what is allowed.
 
-This module knows what may stand in a file; what it means is `jitcache.manifest`.
+This module knows what may stand in a file; what it means is `jitcache.manifest.load`.
 """
 
 from __future__ import annotations

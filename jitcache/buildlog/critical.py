@@ -12,7 +12,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal
 
-from jitcache.network import Network
+from jitcache.buildlog.network import Network
 
 _AT_ONCE_MS = 10
 """Ninja starts what is ready within this time if it has a job free."""

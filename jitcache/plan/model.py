@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from jitcache.backend import Backend
 from jitcache.codegen.catalog import Instance, ModuleSpec, Stage, Variant
-from jitcache.deployment import Target
+from jitcache.manifest.model import Target
+from jitcache.plan.backend import Backend
 
 
 class RequiredVariant(msgspec.Struct, frozen=True):

@@ -8,8 +8,8 @@ GPTOSS_SWIGLU_MXFP4_BF16_BOUND) are taken as unset.
 from __future__ import annotations
 
 from jitcache.codegen.catalog.model import Quant
-from jitcache.deployment import Layer, Target
-from jitcache.tuned import Shape
+from jitcache.manifest.model import Layer, Target
+from jitcache.plan.tuned import Shape
 
 BLOCK_M_CHOICE = (32, 64, 128)
 """Block heights that `get_block_size_M` chooses from."""

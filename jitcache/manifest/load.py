@@ -14,10 +14,10 @@ import msgspec
 
 from jitcache import digest
 from jitcache.codegen.catalog.model import Quant
-from jitcache.deployment import Attention, Layer, Manifest, Target, TunedFile
 from jitcache.errors import InputError
-from jitcache.products import DEFAULT_CU, PRODUCTS
-from jitcache.rawmanifest import (
+from jitcache.manifest.model import Attention, Layer, Manifest, Target, TunedFile
+from jitcache.manifest.products import DEFAULT_CU, PRODUCTS
+from jitcache.manifest.raw import (
     LAYER_KEYS,
     RawLayer,
     RawManifest,
@@ -27,7 +27,7 @@ from jitcache.rawmanifest import (
 )
 
 if TYPE_CHECKING:
-    from jitcache.hfconfig import ConfigDims
+    from jitcache.manifest.hfconfig import ConfigDims
 
 __all__ = [
     "BLOCK_M",
@@ -62,7 +62,7 @@ _WEIGHTS: dict[Quant, tuple[str, ...]] = {
 
 def shipped_directory() -> Path:
     """Where the manifests that come with jitcache are."""
-    return Path(__file__).parent / "manifests"
+    return Path(__file__).parent.parent / "manifests"
 
 
 def shipped_names() -> list[str]:
@@ -90,7 +90,7 @@ def load_manifest(path_or_name: str | Path) -> Manifest:
     raw = decode(_text(path), where)
     config = None
     if raw.config is not None:
-        from jitcache.hfconfig import read_config
+        from jitcache.manifest.hfconfig import read_config
 
         config = read_config(path.parent / raw.config)
     tuned = tuple(_tuned(path.parent / name) for name in raw.tuned)

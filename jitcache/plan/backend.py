@@ -13,9 +13,9 @@ import msgspec
 
 from jitcache.codegen import catalog
 from jitcache.codegen.catalog import Instance, ModuleSpec, Quant, Stage, Variant
-from jitcache.deployment import Layer, Target
 from jitcache.errors import UnsupportedError
-from jitcache.hostrules import (
+from jitcache.manifest.model import Layer, Target
+from jitcache.plan.hostrules import (
     activation_type,
     block_size_m,
     k_split,
@@ -23,7 +23,7 @@ from jitcache.hostrules import (
     runs_one_stage,
     shape_of,
 )
-from jitcache.tuned import Row, TunedTable, padded_tokens
+from jitcache.plan.tuned import Row, TunedTable, padded_tokens
 
 Backend = Literal["ck", "asm", "flydsl", "cktile"]
 

@@ -1,6 +1,6 @@
 """The audit: what a deployment gets from AITER's tuned tables, and what falls through. Pure.
 
-Looks at every token count of every layer with the real lookup (`jitcache.backend`) and
+Looks at every token count of every layer with the real lookup (`jitcache.plan.backend`) and
 collects findings: calls that raise, tuned rows that are used for the wrong activation, are
 out of reach or name a kernel that no module has.
 """
@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from jitcache import planwords
-from jitcache.backend import Decision, StageChoice, decide, module_of
 from jitcache.codegen import catalog
-from jitcache.deployment import Layer, Manifest, Target
 from jitcache.errors import InputError, UnsupportedError
-from jitcache.hostrules import activation_type, shape_of
-from jitcache.tuned import ALL_PADDED, FALLBACK_TAG, Row, Shape, TunedTable
+from jitcache.manifest.model import Layer, Manifest, Target
+from jitcache.plan import words as planwords
+from jitcache.plan.backend import Decision, StageChoice, decide, module_of
+from jitcache.plan.hostrules import activation_type, shape_of
+from jitcache.plan.tuned import ALL_PADDED, FALLBACK_TAG, Row, Shape, TunedTable
 
 Severity = Literal["error", "warning", "note"]
 Part = Literal["moe", "gemm", "a8w4", "fmha"]

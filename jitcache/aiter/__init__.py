@@ -1,0 +1,1 @@
+"""AITER's tree: reading it, and writing sources for its build."""

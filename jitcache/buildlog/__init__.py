@@ -1,0 +1,1 @@
+"""Reading a ninja build afterwards: its log, its graph, its critical path."""

@@ -1,0 +1,1 @@
+"""Manifests: what a deployment says, read, checked and resolved."""
