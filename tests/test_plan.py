@@ -147,7 +147,7 @@ def test_blockscale() -> None:
     assert one.stages[0].spec.name.endswith("per_1x128_mulWeightStage2_splitk")
     assert one.stages[1].spec is not None
     assert not one.stages[1].spec.splitk
-    assert one.stages[0].variant == Variant(True, "even", True)
+    assert one.stages[0].variant == Variant(False, "even", True)
     assert (more.one_stage, backends(more)) == (True, ("asm", "asm"))
     # gfx942's table of one-stage kernels has no gelu: CK runs large batches, too.
     gelu = layer(quant="per_1x128", experts=256, inter_dim=256, act="gelu")
@@ -276,8 +276,8 @@ def test_split_k_rows_need_a_split_k_kernel() -> None:
         stage = decided(base, 8, tuned=rows).stages[0]
         return stage.problem, stage.variant
 
-    assert first(split.name, 4) == ("", Variant(True, "even", False))
-    assert first(split.name, 2) == ("", Variant(False, "even", False))
+    assert first(split.name, 4) == ("", Variant(True, "odd", False))
+    assert first(split.name, 2) == ("", Variant(True, "even", False))
     assert "isn't a split-K one" in first(plain, 4)[0]
     assert "doesn't split K" in first(split.name, 0)[0]
     assert "is not a multiple of 1280" in first(split.name, 5)[0]

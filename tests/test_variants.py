@@ -76,19 +76,20 @@ def test_non_temporal_is_kept_only_where_it_is_told_apart() -> None:
     )
 
 
-def test_split_k_runs_ksplit_steps_in_each_batch() -> None:
+def test_split_k_shares_the_steps_out() -> None:
     split = instance("a8w8blkscale", 1, "256x16x128x256_1x4_v1", splitk=True)
     assert [catalog.steps(split, 7168, splitk=s) for s in (0, 1, 2, 4, 7, 14)] == [
         28,
         28,
-        2,
-        4,
-        7,
         14,
+        7,
+        4,
+        2,
     ]
-    # 28 ways would be one batch: nothing is split any more.
+    # 28 ways would leave one step each, which CK takes for no split.
     assert catalog.steps(split, 7168, splitk=28) == 28
-    assert catalog.variant_for(split, 7168, True, splitk=2) == Variant(False, "even", True)
+    assert catalog.variant_for(split, 7168, True, splitk=14) == Variant(False, "even", True)
+    assert catalog.variant_for(split, 7168, True, splitk=4) == Variant(True, "odd", True)
     plain = instance("a8w8blkscale", 1, "256x16x128x256_1x4_v1")
     assert catalog.steps(plain, 7168, splitk=4) == 28
     stage2 = instance("a8w8blkscale", 2, "256x16x128x256_1x4_v1", splitk=True)

@@ -129,6 +129,10 @@ def refusal(spec: ModuleSpec, arch: Arch) -> Refusal | None:
             f"{spec.a} with {spec.quant.word} selects the blockscale operation but a header "
             "that lacks it: the module doesn't compile"
         )
+    if family.header == "_blockscale" and spec.a == "i8":
+        return Refusal(
+            "CK's blockscale operation scales its sums in float32: for i8 it doesn't compile"
+        )
     if family.packed == 2 and spec.quant is not Quant.PER_1X32:
         return Refusal("fp4x2 kernels read one E8M0 scale per 32 values: only per_1x32 exists")
     return None

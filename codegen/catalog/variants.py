@@ -2,7 +2,8 @@
 
 Source: CK device_moe_*.hpp (`RunImp`: which template arguments are instantiated) and the
 block-GEMM pipelines' `PrefetchStages`, `BlockHasHotloop` and `BlockLoopTailNum`. For
-split-K: AITER's gemm_moe_ck2stages_common_blockscale.cuh (`KBatch`).
+split-K: AITER's gemm_moe_ck2stages_common_blockscale.cuh (`KBatch`) and the published
+CK of 2026 (device_moe_gemm_blockscale.hpp, `K_split`); the wheel's older CK splits no K.
 """
 
 from __future__ import annotations
@@ -30,14 +31,16 @@ def steps(instance: Instance, k: int, *, splitk: int = 0) -> int:
     Args:
         instance: the kernel.
         k: depth in elements, as passed to AITER's kernel function.
-        splitk: AITER's ksplit. Stage 1 of a split-K module then takes
-            `K / (splitk * KPerBlock)` batches, so that one batch has `splitk` steps.
+        splitk: AITER's ksplit. In stage 1 of a split-K module that many workgroups share
+            one K: AITER passes `K / (splitk * KPerBlock)` as KBatch, and the CK whose
+            operation can split takes that for the steps of one workgroup. A KBatch of 1
+            means to it that nothing is split.
     """
-    step = k_per_block(instance)
-    batches = 1
+    whole = -(-k // k_per_block(instance))
     if instance.module.splitk and instance.stage == 1 and splitk > 1:
-        batches = max(1, k // (splitk * step))
-    return -(-k // (batches * step))
+        share = k // (splitk * k_per_block(instance))
+        return share if share > 1 else whole
+    return whole
 
 
 def variant_for(
