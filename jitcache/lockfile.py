@@ -11,13 +11,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from jitcache.codegen.catalog.model import Tail
 from jitcache.errors import InputError
 from jitcache.jsonread import Reader, ShapeError, parse
 from jitcache.store.model import Output
 from jitcache.store.records import output_json, read_outputs
+
+if TYPE_CHECKING:
+    # Only a word: importing the catalog would cost a serving process more than its lock does.
+    from jitcache.codegen.catalog.model import Tail
 
 SCHEMA = 1
 """Version of the format; a reader refuses any other."""

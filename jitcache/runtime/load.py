@@ -1,0 +1,235 @@
+"""`jitcache.load`: from a lock file, a manifest or a module's name to a loaded module.
+
+A machine that serves has no compiler and no CK, so it can't compute an action key: the lock
+says which objects to take, and the store or a seed gives them (docs/design.md, D5).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from jitcache import digest
+from jitcache.errors import BuildError, DamagedError, ForbiddenError, InputError
+from jitcache.lockfile import Lock, LockedAction, LockedModule, load_lock
+from jitcache.runtime.module import Loaded, Module
+from jitcache.runtime.policy import POLICY_VARIABLE, Refusal, RefusedError, jit_policy
+from jitcache.runtime.shim import Shim
+from jitcache.store.layout import Bucket, Layout, seed_roots
+from jitcache.store.model import Hit
+from jitcache.store.store import Store
+
+_SUFFIX = ".lock.json"
+_MODULE_PREFIX = "module_"
+
+
+def load(
+    what: str | os.PathLike[str],
+    *,
+    module: str | None = None,
+    arch: str | None = None,
+    store: Store | None = None,
+) -> Module:
+    """Load a module that was built.
+
+    Args:
+        what: path of a lock file, name of a manifest, or AITER's name of a module.
+        module: which module, where the lock holds several.
+        arch: which architecture, where there are locks of several.
+        store: where objects are; the user's store with its seeds by default.
+
+    Raises:
+        InputError: there is no such lock, or `what` fits several.
+        RefusedError: an object is missing, damaged, or not what the lock names.
+        ForbiddenError: nothing is built, and `JITCACHE_JIT` forbids to build it.
+        BuildError: it was tried to build it, and that failed.
+    """
+    store = store or Store.of_user()
+    text = os.fspath(what)
+    if module is None and text.startswith(_MODULE_PREFIX):
+        module = text
+    built: tuple[str, ...] = ()
+    path = _find_lock(text, module, arch, store)
+    if path is None:
+        why = f"no lock file of {text}{f' for {arch}' if arch else ''} was found"
+        built = (_build(text, arch, why, store),)
+        path = _find_lock(text, module, arch, store)
+        if path is None:
+            raise BuildError("was built, but wrote no lock file", where=text)
+    lock = load_lock(path)
+    try:
+        return open_module(lock, pick(lock, module), store, built=built)
+    except RefusedError as refused:
+        if all(r.reason in {"other-bytes", "not-a-shim"} for r in refused.refusals):
+            raise
+        if jit_policy() == "forbid":
+            raise
+        built = (*built, _build(lock.manifest, lock.arch, str(refused.refusals[0]), store))
+        lock = load_lock(path)
+        return open_module(lock, pick(lock, module), store, built=built)
+
+
+def pick(lock: Lock, name: str | None) -> LockedModule:
+    """A module of a lock: the named one, or the only one.
+
+    Raises:
+        InputError: there isn't exactly one.
+    """
+    found = [m for m in lock.modules if name in (None, m.name)]
+    if len(found) == 1:
+        return found[0]
+    raise InputError(
+        f"holds no module {name}" if name else f"holds {len(lock.modules)} modules",
+        where=f"lock of {lock.manifest} for {lock.arch}",
+        hint="name one of: " + (", ".join(m.name for m in lock.modules) or "(none)"),
+    )
+
+
+def open_module(
+    lock: Lock, locked: LockedModule, store: Store, *, built: tuple[str, ...] = ()
+) -> Module:
+    """Read and verify all that a module needs.
+
+    Raises:
+        RefusedError: with every refusal, not only the first.
+    """
+    begin = time.perf_counter()
+    refusals: list[Refusal] = []
+    objects: dict[str, Loaded] = {}
+    actions = {v.action.key: v.action for i in locked.instances for v in i.variants}
+    for action in actions.values():
+        got = _fetch(action, store)
+        if isinstance(got, Refusal):
+            refusals.append(got)
+        else:
+            objects[action.key] = got
+    host = _fetch(locked.host, store)
+    shim = None
+    if isinstance(host, Refusal):
+        refusals.append(host)
+    else:
+        opened = _open_shim(host, locked)
+        if isinstance(opened, Refusal):
+            refusals.append(opened)
+        else:
+            shim = opened
+    if refusals or shim is None or isinstance(host, Refusal):
+        raise RefusedError(
+            f"{locked.name} (lock of {lock.manifest} for {lock.arch})",
+            tuple(refusals),
+            f"build or fetch it: `jitcache prebuild {lock.manifest} --arch {lock.arch}`",
+        )
+    return Module(
+        lock,
+        locked,
+        Loaded(host.name, host.digest, host.layer, host.path),
+        objects,
+        shim,
+        built=built,
+        load_ms=(time.perf_counter() - begin) * 1000,
+    )
+
+
+def _fetch(action: LockedAction, store: Store) -> Loaded | Refusal:
+    """The one output of an action, read whole and compared with the lock."""
+    (output,) = action.outputs
+    hit = store.lookup(action.key)
+    if not isinstance(hit, Hit):
+        reason = "damaged" if "damaged" in hit.reason else "missing"
+        detail = f"{hit.reason}{f': {hit.detail}' if hit.detail else ''}"
+        return Refusal("damaged" if reason == "damaged" else "missing", output.name, detail)
+    path = hit.paths.get(output.name)
+    if path is None:
+        return Refusal("other-bytes", output.name, "the stored action has no such output")
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        return Refusal("missing", output.name, f"{path}: {e.strerror}")
+    stored = next(o.digest for o in hit.record.outputs if o.name == output.name)
+    if stored != output.digest:
+        return Refusal(
+            "other-bytes",
+            output.name,
+            f"the lock names {output.digest[:19]}..., the store has {stored[:19]}...",
+        )
+    if digest.of_bytes(data) != output.digest:
+        return Refusal("damaged", output.name, f"{path}: the bytes are not those of its digest")
+    return Loaded(output.name, output.digest, hit.layer, str(path), data)
+
+
+def _open_shim(host: Loaded, locked: LockedModule) -> Shim | Refusal:
+    try:
+        shim = Shim(Path(host.path))
+    except (DamagedError, InputError) as e:
+        return Refusal("not-a-shim", host.name, e.what)
+    lacking = [i.name for i in locked.instances if i.name not in shim.names]
+    if lacking:
+        return Refusal("not-a-shim", host.name, f"lacks {', '.join(lacking)}")
+    return shim
+
+
+def _find_lock(text: str, module: str | None, arch: str | None, store: Store) -> Path | None:
+    if text.endswith(".json") or os.sep in text:
+        return Path(text)
+    found = []
+    for path in _locks(store):
+        manifest, _, of_arch = path.name.removesuffix(_SUFFIX).rpartition(".")
+        if arch not in (None, of_arch):
+            continue
+        if text == module:
+            if any(m.name == module for m in load_lock(path).modules):
+                found.append(path)
+        elif manifest == text:
+            found.append(path)
+    # The local store comes first: a seed's lock of the same name is an older one.
+    first = {path.name: path for path in reversed(found)}
+    if len(first) > 1:
+        raise InputError(
+            f"fits {len(first)} lock files: {', '.join(sorted(first))}",
+            where=text,
+            hint="give the path of one, or its architecture (arch=)",
+        )
+    return next(iter(first.values()), None)
+
+
+def _locks(store: Store) -> Iterator[Path]:
+    for root in (store.layout.root, *seed_roots()):
+        directory = Layout(root).bucket(Bucket.LOCKS)
+        if directory.is_dir():
+            yield from sorted(directory.glob(f"*{_SUFFIX}"))
+
+
+def _build(manifest: str, arch: str | None, why: str, store: Store) -> str:
+    """Build a manifest as the policy says, in a process of its own; a sentence about it."""
+    policy = jit_policy()
+    command = ["prebuild", manifest, *(["--arch", arch] if arch else [])]
+    if policy == "forbid":
+        raise ForbiddenError(
+            f"{why}, and nothing may be built while serving",
+            where=manifest,
+            hint=f"run `jitcache {' '.join(command)}` first, or set {POLICY_VARIABLE}=allow",
+        )
+    if manifest.startswith(_MODULE_PREFIX):
+        raise InputError(why, where=manifest, hint="load it by its manifest's name to build it")
+    if policy == "warn":
+        warnings.warn(f"jitcache compiles {manifest} now: {why}", RuntimeWarning, stacklevel=4)
+    done = subprocess.run(
+        [sys.executable, "-m", "jitcache", *command, "--quiet", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "JITCACHE_DIR": str(store.layout.root)},
+    )
+    if done.returncode != 0:
+        raise BuildError(
+            f"{why}; building it failed",
+            where=f"jitcache {' '.join(command)}",
+            details=tuple(done.stderr.strip().splitlines()[-5:]),
+        )
+    return f"built {json.loads(done.stdout)['built']} objects of {manifest}: {why}"

@@ -1,0 +1,234 @@
+"""A host shim behind ctypes: what to launch for a problem (csrc/jitcache/shim.h).
+
+A shim is pure computation on the host. It is asked through `Call`, a set of buffers that a
+thread uses again for every launch, so that a launch allocates nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from jitcache.errors import DamagedError, InputError, JitcacheError
+from jitcache.runtime.hip import launch_parameters
+
+ABI = 1
+"""JITCACHE_SHIM_ABI of the interface that this module speaks."""
+
+POINTERS = (
+    *("a", "a_scale", "b", "b_scale", "sorted_token_ids", "sorted_expert_ids"),
+    *("num_valid_ids", "sorted_weights", "out"),
+)
+"""Pointer fields of a problem, in the order of the struct."""
+
+_OK, _UNSUPPORTED = 0, 1
+_MESSAGE_BYTES = 256
+
+
+class Problem(ctypes.Structure):
+    """One launch of one stage: `jitcache_problem`, with the meaning that shim.h gives.
+
+    Pointers are device addresses; `n` and `k` count elements (fp4 unpacked).
+    """
+
+    _fields_ = [(name, ctypes.c_void_p) for name in POINTERS] + [
+        (name, ctypes.c_int32)
+        for name in ("tokens", "topk", "sorted_size", "n", "k", "splitk", "non_temporal")
+    ]
+
+
+class RawLaunch(ctypes.Structure):
+    """`jitcache_launch`."""
+
+    _fields_ = (
+        ("grid", ctypes.c_uint32 * 3),
+        ("block", ctypes.c_uint32 * 3),
+        ("kernarg_size", ctypes.c_uint32),
+        ("hot_loop", ctypes.c_uint32),
+        ("tail_even", ctypes.c_uint32),
+        ("non_temporal", ctypes.c_uint32),
+        ("clear_bytes", ctypes.c_uint64),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What to launch.
+
+    Attributes:
+        grid: workgroups.
+        block: threads per workgroup.
+        kernarg: bytes of the kernel's argument.
+        hot_loop: whether the kernel with the main K loop runs.
+        tail_even: whether the kernel for an even number of loop steps runs.
+        non_temporal: whether the kernel with non-temporal weight loads runs.
+        clear_bytes: bytes of `out` to set to zero first (split K).
+    """
+
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    kernarg: bytes
+    hot_loop: bool
+    tail_even: bool
+    non_temporal: bool
+    clear_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """CK refuses the problem.
+
+    Attributes:
+        reason: CK's rule that it breaks.
+    """
+
+    reason: str
+
+
+class Call:
+    """Buffers of one call, used again and again by one thread.
+
+    Attributes:
+        launch: what the shim said last.
+        extra: address of HIP's launch parameters, which name the argument bytes.
+    """
+
+    __slots__ = ("_extra", "_kernarg", "_message", "_size", "extra", "launch")
+
+    def __init__(self, capacity: int) -> None:
+        self._kernarg = ctypes.create_string_buffer(capacity)
+        self._message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+        self._size = ctypes.c_size_t()
+        self._extra = launch_parameters(ctypes.addressof(self._kernarg), self._size)
+        self.launch = RawLaunch()
+        self.extra = ctypes.addressof(self._extra)
+
+    def snapshot(self) -> Launch:
+        """A copy of what the shim said last."""
+        raw = self.launch
+        return Launch(
+            grid=(raw.grid[0], raw.grid[1], raw.grid[2]),
+            block=(raw.block[0], raw.block[1], raw.block[2]),
+            kernarg=self._kernarg.raw[: raw.kernarg_size],
+            hot_loop=bool(raw.hot_loop),
+            tail_even=bool(raw.tail_even),
+            non_temporal=bool(raw.non_temporal),
+            clear_bytes=raw.clear_bytes,
+        )
+
+
+class Shim:
+    """A loaded host shim. May be asked from any thread.
+
+    Args:
+        path: the library's file.
+
+    Raises:
+        DamagedError: it can't be loaded.
+        InputError: it isn't a host shim, or one of another interface version.
+
+    Attributes:
+        names: the instances, in the order of their indices.
+    """
+
+    def __init__(self, path: Path) -> None:
+        library = _open(path)
+        try:
+            abi = library.jitcache_shim_abi()
+            self._prepare = library.jitcache_prepare
+            name = library.jitcache_instance_name
+            size = library.jitcache_kernarg_size
+        except AttributeError as e:
+            raise InputError(f"is not a host shim: {e}", where=str(path)) from None
+        if abi != ABI:
+            raise InputError(
+                f"is a host shim of interface version {abi}, but this jitcache speaks {ABI}",
+                where=str(path),
+                hint="build it again with `jitcache prebuild`",
+            )
+        name.restype = ctypes.c_char_p
+        size.restype = ctypes.c_size_t
+        count = library.jitcache_instance_count()
+        self.names: tuple[str, ...] = tuple(name(i).decode() for i in range(count))
+        self._sizes = [size(i) for i in range(count)]
+        self._capacity = max(self._sizes, default=0)
+        self._threads = threading.local()
+
+    def kernarg_size(self, instance: int) -> int:
+        """Bytes of the argument of an instance's kernels."""
+        return int(self._sizes[instance])
+
+    def prepare(self, instance: int, problem: Problem) -> Launch | Unsupported:
+        """What to launch for a problem, or why nothing can be.
+
+        Args:
+            instance: index into `names`.
+            problem: the problem.
+
+        Raises:
+            IndexError: no instance has that index.
+            JitcacheError: CK's host code failed; the message is its own.
+        """
+        call = self.ask(instance, problem)
+        return call if isinstance(call, Unsupported) else call.snapshot()
+
+    def ask(self, instance: int, problem: Problem) -> Call | Unsupported:
+        """As `prepare`, into the calling thread's buffers: valid until its next call."""
+        if not 0 <= instance < len(self._sizes):
+            raise IndexError(f"no instance {instance}: the shim has {len(self._sizes)}")
+        call: Call | None = getattr(self._threads, "call", None)
+        if call is None:
+            call = self._threads.call = Call(self._capacity)
+        message = call._message  # noqa: SLF001
+        status = self._prepare(
+            instance,
+            ctypes.byref(problem),
+            call._kernarg,  # noqa: SLF001
+            ctypes.c_size_t(self._capacity),
+            ctypes.byref(call.launch),
+            message,
+            ctypes.c_size_t(_MESSAGE_BYTES),
+        )
+        if status == _OK:
+            call._size.value = call.launch.kernarg_size  # noqa: SLF001
+            return call
+        reason = message.value.decode(errors="replace")
+        if status == _UNSUPPORTED:
+            return Unsupported(reason)
+        raise JitcacheError(
+            f"the host shim failed ({status}): {reason}",
+            where=self.names[instance],
+            hint="this is a defect of CK's host code or of jitcache: please report it",
+        )
+
+
+def _open(path: Path) -> ctypes.PyDLL:
+    # PyDLL keeps the interpreter lock: a call takes microseconds, and giving the lock away
+    # and taking it back costs as much.
+    try:
+        return ctypes.PyDLL(str(path))
+    except OSError as first:
+        # A store on a file system mounted noexec: the same bytes from memory can be mapped.
+        try:
+            handle = os.memfd_create("jitcache-shim")
+        except OSError:
+            raise _unloadable(path, first) from None
+        try:
+            os.write(handle, path.read_bytes())
+            return ctypes.PyDLL(f"/proc/self/fd/{handle}")
+        except OSError:
+            raise _unloadable(path, first) from None
+        finally:
+            os.close(handle)
+
+
+def _unloadable(path: Path, why: OSError) -> DamagedError:
+    return DamagedError(
+        f"the host shim can't be loaded: {why}",
+        where=str(path),
+        hint="`jitcache verify` checks the store; a shim built for another machine type"
+        " has to be built again",
+    )
