@@ -86,6 +86,8 @@ def test_a_module_imports_nothing_downstream(name, path):
         else:
             continue
         for other in imported:
+            if (name, other) == ("jitcache", "jitcache.runtime.load"):
+                continue  # the front door: `jitcache.load` is imported when it is asked for
             if other.startswith("jitcache") and (theirs := layer_of(other)) is not None:
                 assert theirs <= mine, f"{name} imports {other}, which is downstream"
 

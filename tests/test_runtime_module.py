@@ -304,7 +304,7 @@ def test_load_by_manifest_and_by_module_name(store, hip_log):
     by_module = jitcache.load(help_.FP4.name, store=store)
     assert by_manifest.name == by_module.name == help_.FP4.name
     make_lock(store, manifest="another")
-    with pytest.raises(InputError, match="fits 2 lock files: another.gfx950"):
+    with pytest.raises(InputError, match=r"fits 2 lock files: another\.gfx950"):
         jitcache.load(help_.FP4.name, store=store)
     with pytest.raises(InputError, match="holds no module module_other"):
         jitcache.load("another", module="module_other", store=store)

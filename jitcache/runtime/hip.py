@@ -213,19 +213,9 @@ class Hip:
         Raises:
             HipError: HIP refuses it.
         """
-        code = self._library_launch(
-            function,
-            grid[0],
-            grid[1],
-            grid[2],
-            block[0],
-            block[1],
-            block[2],
-            0,
-            stream,
-            None,
-            extra,
-        )
+        gx, gy, gz = grid
+        bx, by, bz = block
+        code = self._library_launch(function, gx, gy, gz, bx, by, bz, 0, stream, None, extra)
         if code:
             self._check("hipModuleLaunchKernel", code)
 

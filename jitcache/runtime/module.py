@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from jitcache.errors import ForbiddenError, UnsupportedError
 from jitcache.lockfile import Lock, LockedInstance, LockedModule, LockedVariant
@@ -21,7 +21,7 @@ from jitcache.runtime.policy import MissError, Refusal, RefusedError
 from jitcache.runtime.shim import Call, Launch, Problem, Shim, Unsupported
 
 if TYPE_CHECKING:
-    from jitcache.codegen.catalog import Arch, ModuleSpec
+    from jitcache.codegen.catalog import ModuleSpec
 
 # ELF's EI_ABIVERSION of AMDGPU code objects and the first ROCm major that loads them: code
 # object version 4, 5 and 6 (LLVM's AMDGPUUsage, "ELF header").
@@ -125,7 +125,7 @@ class Module:
         from jitcache.codegen.catalog import Unsupported as NoKernel
         from jitcache.codegen.catalog import check_arch, dispatch, find
 
-        arch = cast("Arch", self.lock.arch)
+        arch = self.lock.arch
         check_arch(arch)
         if kernel_name in self._instances:
             if self._instances[kernel_name].stage != stage:
@@ -147,14 +147,13 @@ class Module:
             )
         if wanted.name not in self._instances:
             heights = sorted({i.block_m for i in self.instances if i.stage == stage})
+            line = f"inter_dim = {inter_dim}" if block_m in heights else 'scope = "inter-dim"'
             raise MissError(
                 wanted.name,
                 f"AITER dispatches it for stage {stage}, block_m {block_m}, inter_dim {inter_dim};"
                 f" block_m {', '.join(map(str, heights)) or 'none'} of this stage were built",
                 manifest=self.lock.manifest,
-                line='scope = "inter-dim"'
-                if block_m not in heights
-                else f"inter_dim = {inter_dim}",
+                line=line,
             )
         return wanted.name
 
@@ -273,11 +272,8 @@ class Module:
         for item in self._objects.values():
             needed = _ROCM_OF_ABI.get(item.data[_ABI_VERSION_AT], 0)
             if major < needed:
-                return Refusal(
-                    "old-rocm",
-                    f"HIP runtime {running}",
-                    f"{item.name} needs ROCm {needed} or newer",
-                )
+                what = f"HIP runtime {running}"
+                return Refusal("old-rocm", what, f"{item.name} needs ROCm {needed} or newer")
         return None
 
     def explain(self) -> dict[str, Any]:
