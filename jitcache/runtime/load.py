@@ -6,12 +6,8 @@ says which objects to take, and the store or a seed gives them (docs/design.md, 
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -207,6 +203,12 @@ def _locks(store: Store) -> Iterator[Path]:
 
 def _build(manifest: str, arch: str | None, why: str, store: Store) -> str:
     """Build a manifest as the policy says, in a process of its own; a sentence about it."""
+    # Imported here: a load that finds everything never needs them.
+    import json
+    import subprocess
+    import sys
+    import warnings
+
     policy = jit_policy()
     command = ["prebuild", manifest, *(["--arch", arch] if arch else [])]
     if policy == "forbid":

@@ -1,0 +1,134 @@
+"""Number formats of quantised MoE weights and activations, encoded and decoded in torch.
+
+Source of the formats: OCP Microscaling Formats (MX) v1.0: E2M1 (section 5.3.3), E8M0 (5.4.1) and
+conversion to MX (6.3: the shared exponent is that of the largest magnitude minus the element
+type's largest exponent; what doesn't fit is saturated). Elements are rounded to nearest, ties to
+even. fp8 is torch's own float8_e4m3fn or float8_e4m3fnuz.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BLOCK = 32
+"""Elements that share one E8M0 scale."""
+
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""Magnitudes of the codes 0 to 7; 8 to 15 are their negatives."""
+
+_E2M1_MAX_EXPONENT = 2
+_E8M0_BIAS = 127
+_E8M0_NAN = 255
+_INT4_MAX = 7
+
+
+def e2m1_decode(codes: Tensor) -> Tensor:
+    """Values of E2M1 codes, one code per element; float32."""
+    table = torch.tensor([*E2M1, *(-v for v in E2M1)], dtype=torch.float32)
+    return table[codes.long() & 15]
+
+
+def e2m1_encode(values: Tensor) -> Tensor:
+    """Nearest E2M1 codes, ties to the even code; beyond 6 saturates. uint8, one per element."""
+    magnitude = values.abs().float()
+    # Between two neighbours lies one boundary; on it the even code is nearest.
+    code = torch.zeros_like(magnitude, dtype=torch.uint8)
+    for upper in range(1, len(E2M1)):
+        boundary = (E2M1[upper - 1] + E2M1[upper]) / 2
+        above = magnitude >= boundary if upper % 2 == 0 else magnitude > boundary
+        code = torch.where(above, torch.full_like(code, upper), code)
+    return code | (torch.signbit(values).to(torch.uint8) << 3)
+
+
+def pack4(codes: Tensor) -> Tensor:
+    """Two 4-bit codes per byte along the last dimension, the first in the low half."""
+    return (codes[..., 0::2] & 15) | ((codes[..., 1::2] & 15) << 4)
+
+
+def unpack4(packed: Tensor) -> Tensor:
+    """The 4-bit codes of `pack4`, as uint8."""
+    packed = packed.view(torch.uint8)
+    return torch.stack((packed & 15, packed >> 4), dim=-1).flatten(-2)
+
+
+def e8m0_decode(codes: Tensor) -> Tensor:
+    """Values of E8M0 codes: 2 to the power of code - 127, NaN for 255; float64."""
+    codes = codes.view(torch.uint8)
+    value = torch.exp2(codes.double() - _E8M0_BIAS)
+    return torch.where(codes == _E8M0_NAN, torch.full_like(value, torch.nan), value)
+
+
+def mxfp4_quantise(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantise along the last dimension, which is a multiple of 32.
+
+    Returns:
+        Codes packed two per byte, and E8M0 codes, one per 32 elements; both uint8.
+    """
+    blocks = values.float().unflatten(-1, (-1, BLOCK))
+    largest = blocks.abs().amax(-1)
+    # frexp gives a mantissa in [0.5, 1): floor(log2 x) is its exponent minus 1, exactly.
+    exponent = torch.frexp(largest)[1] - 1 - _E2M1_MAX_EXPONENT
+    exponent = torch.where(largest > 0, exponent, torch.full_like(exponent, -_E8M0_BIAS))
+    exponent = exponent.clamp(-_E8M0_BIAS, _E8M0_BIAS)
+    scaled = blocks.double() / torch.exp2(exponent.double())[..., None]
+    codes = e2m1_encode(scaled).flatten(-2)
+    return pack4(codes), (exponent + _E8M0_BIAS).to(torch.uint8)
+
+
+def mxfp4_dequantise(packed: Tensor, scales: Tensor) -> Tensor:
+    """Values of `mxfp4_quantise`'s result; float32."""
+    values = e2m1_decode(unpack4(packed)).unflatten(-1, (-1, BLOCK))
+    return (values * e8m0_decode(scales)[..., None]).flatten(-2).float()
+
+
+def fp8_quantise(
+    values: Tensor, *, block: int = 0, dtype: torch.dtype = torch.float8_e4m3fn
+) -> tuple[Tensor, Tensor]:
+    """Quantise rows to fp8.
+
+    Args:
+        values: [..., k].
+        block: elements of a row that share one scale; the whole row when 0.
+        dtype: which fp8.
+
+    Returns:
+        Values of `dtype`, and float32 scales [..., k / block].
+    """
+    blocks = values.float().unflatten(-1, (-1, block or values.shape[-1]))
+    scales = blocks.abs().amax(-1) / torch.finfo(dtype).max
+    scales = torch.where(scales > 0, scales, torch.ones_like(scales))
+    return (blocks / scales[..., None]).flatten(-2).to(dtype), scales
+
+
+def fp8_quantise_tiles(
+    weights: Tensor, *, tile: int = 128, dtype: torch.dtype = torch.float8_e4m3fn
+) -> tuple[Tensor, Tensor]:
+    """Quantise [..., n, k] weights with a scale per `tile` x `tile` block of them.
+
+    Returns:
+        Values of `dtype`, and float32 scales [..., n / tile, k / tile].
+    """
+    tiles = weights.float().unflatten(-1, (-1, tile)).unflatten(-3, (-1, tile))
+    scales = tiles.abs().amax((-3, -1)) / torch.finfo(dtype).max
+    scales = torch.where(scales > 0, scales, torch.ones_like(scales))
+    quantised = (tiles / scales[..., :, None, :, None]).flatten(-2).flatten(-3, -2)
+    return quantised.to(dtype), scales
+
+
+def int4_quantise(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantise rows to symmetric int4 (-7 to 7).
+
+    Returns:
+        Codes in two's complement packed two per byte, and float32 scales, one per row.
+    """
+    scales = values.float().abs().amax(-1, keepdim=True) / _INT4_MAX
+    scales = torch.where(scales > 0, scales, torch.ones_like(scales))
+    codes = (values.float() / scales).round().clamp(-_INT4_MAX, _INT4_MAX).to(torch.int8)
+    return pack4(codes.view(torch.uint8)), scales
+
+
+def int4_decode(packed: Tensor) -> Tensor:
+    """Values of packed two's complement int4; float32."""
+    codes = unpack4(packed).to(torch.int16)
+    return torch.where(codes >= 8, codes - 16, codes).float()

@@ -1,0 +1,201 @@
+"""The two MoE stages computed plainly in torch, to validate a kernel's result against.
+
+What is computed follows AITER 9bab8388 (aiter/fused_moe.py, `torch_moe_stage1` and
+`torch_moe_stage2` describe the same sums) and CK's element operations: products of dequantised
+values are summed in float32, gate and up halves of w1 are [gate; up], the activation is SiLU
+or erf-GELU, the routed weight multiplies the stage's result per row, and stage 2 adds up the
+experts of a token. Weights and scales are in their plain, unshuffled order.
+
+Rounding of the output to the kernel's type is left to the caller: results are float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from jitcache.runtime import mx
+
+Activation = Literal["silu", "gelu"]
+Scheme = Literal["none", "per_tensor", "per_token", "per_1x32", "per_1x128", "int4"]
+"""`none`: 16-bit; `per_1x32`: MXFP4; `int4`: int4 weights with fp8 activations per row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """A quantised tensor and how to read it.
+
+    Attributes:
+        scheme: how it was quantised.
+        values: stored values; two per byte where they have 4 bits.
+        scales: scales; None for `none`.
+    """
+
+    scheme: Scheme
+    values: Tensor
+    scales: Tensor | None = None
+
+    def dequantise(self) -> Tensor:
+        """Values in float32, in the logical shape."""
+        if self.scales is None:
+            return self.values.float()
+        if self.scheme == "per_1x32":
+            return mx.mxfp4_dequantise(self.values, self.scales)
+        if self.scheme == "int4":
+            return mx.int4_decode(self.values) * self.scales
+        values = self.values.float()
+        if self.scheme == "per_1x128":
+            scales = self.scales.repeat_interleave(128, dim=-1)
+            if scales.shape[-2] != values.shape[-2]:
+                scales = scales.repeat_interleave(128, dim=-2)
+            return values * scales
+        return values * self.scales
+
+
+def quantise_activations(values: Tensor, scheme: Scheme) -> Quantised:
+    """Quantise activations as a scheme does; int4 schemes have fp8 activations."""
+    if scheme == "none":
+        return Quantised("none", values)
+    if scheme == "per_1x32":
+        return Quantised(scheme, *mx.mxfp4_quantise(values))
+    if scheme == "per_tensor":
+        flat, scale = mx.fp8_quantise(values.reshape(1, -1))
+        return Quantised(scheme, flat.view(values.shape), scale.view(1))
+    if scheme == "per_1x128":
+        return Quantised(scheme, *mx.fp8_quantise(values, block=128))
+    return Quantised("per_token", *mx.fp8_quantise(values))
+
+
+def quantise_weights(weights: Tensor, scheme: Scheme) -> Quantised:
+    """Quantise [experts, n, k] weights as a scheme does."""
+    if scheme == "none":
+        return Quantised("none", weights)
+    if scheme == "per_1x32":
+        return Quantised(scheme, *mx.mxfp4_quantise(weights))
+    if scheme == "per_tensor":
+        flat, scale = mx.fp8_quantise(weights.flatten(1))
+        return Quantised(scheme, flat.view(weights.shape), scale[..., None])
+    if scheme == "per_1x128":
+        return Quantised(scheme, *mx.fp8_quantise_tiles(weights))
+    if scheme == "int4":
+        return Quantised(scheme, *mx.int4_quantise(weights))
+    return Quantised("per_token", *mx.fp8_quantise(weights))
+
+
+def moe_stage1(
+    states: Quantised,
+    w1: Quantised,
+    topk_ids: Tensor,
+    *,
+    activation: Activation = "silu",
+    topk_weights: Tensor | None = None,
+) -> Tensor:
+    """Gate and up projection with activation.
+
+    Args:
+        states: [tokens, model_dim].
+        w1: [experts, 2 * inter_dim, model_dim], gate above up.
+        topk_ids: [tokens, topk] expert of each choice.
+        activation: of the gate.
+        topk_weights: [tokens, topk] routed weights, where this stage multiplies by them.
+
+    Returns:
+        [tokens, topk, inter_dim] in float32.
+    """
+    x, w = states.dequantise(), w1.dequantise()
+    inter_dim = w.shape[1] // 2
+    out = x.new_zeros((*topk_ids.shape, inter_dim))
+    for expert in topk_ids.unique().tolist():
+        token, slot = (topk_ids == expert).nonzero(as_tuple=True)
+        gate, up = (x[token] @ w[expert].T).split(inter_dim, dim=-1)
+        if topk_weights is not None:
+            # CK's operation scales both products, before the activation.
+            weight = topk_weights[token, slot].float()[:, None]
+            gate, up = gate * weight, up * weight
+        out[token, slot] = _activate(gate, activation) * up
+    return out
+
+
+def moe_stage2(
+    states: Quantised,
+    w2: Quantised,
+    topk_ids: Tensor,
+    *,
+    topk_weights: Tensor | None = None,
+) -> Tensor:
+    """Down projection, added up over the experts of a token.
+
+    Args:
+        states: [tokens, topk, inter_dim].
+        w2: [experts, model_dim, inter_dim].
+        topk_ids: [tokens, topk] expert of each choice.
+        topk_weights: [tokens, topk] routed weights, where this stage multiplies by them.
+
+    Returns:
+        [tokens, model_dim] in float32.
+    """
+    x, w = states.dequantise(), w2.dequantise()
+    out = x.new_zeros((x.shape[0], w.shape[1]))
+    for expert in topk_ids.unique().tolist():
+        token, slot = (topk_ids == expert).nonzero(as_tuple=True)
+        part = x[token, slot] @ w[expert].T
+        if topk_weights is not None:
+            part = part * topk_weights[token, slot].float()[:, None]
+        out.index_add_(0, token, part)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """Rows sorted by expert, as the kernels want them.
+
+    Attributes:
+        token_ids: int32; the token in the low 24 bits, the choice's slot in the high 8;
+            padding rows name the token number `tokens`, which doesn't exist.
+        expert_ids: int32, one per block.
+        num_valid: int32 [2]: how many rows count, and how many tokens there are.
+        weights: float32 routed weight per row; 0 for padding.
+    """
+
+    token_ids: Tensor
+    expert_ids: Tensor
+    num_valid: Tensor
+    weights: Tensor
+
+
+def sort_by_expert(topk_ids: Tensor, topk_weights: Tensor, block_m: int, experts: int) -> Sorted:
+    """Sort choices by expert and pad each expert's rows to whole blocks.
+
+    Source of the layout: AITER 9bab8388, aiter/fused_moe.py `moe_sorting`. Buffers have the size
+    for the worst case, tokens * topk + experts * block_m - topk rows.
+    """
+    tokens, topk = topk_ids.shape
+    capacity = tokens * topk + experts * block_m - topk
+    capacity = -(-capacity // block_m) * block_m
+    slots = torch.arange(topk).expand(tokens, topk)
+    padding = tokens | (topk << 24)
+    ids = torch.full((capacity,), padding, dtype=torch.int32)
+    weights = torch.zeros(capacity)
+    blocks: list[int] = []
+    at = 0
+    for expert in range(experts):
+        token, slot = (topk_ids == expert).nonzero(as_tuple=True)
+        if len(token) == 0:
+            continue
+        ids[at : at + len(token)] = (token | (slots[token, slot] << 24)).to(torch.int32)
+        weights[at : at + len(token)] = topk_weights[token, slot].float()
+        count = -(-len(token) // block_m)
+        blocks += [expert] * count
+        at += count * block_m
+    expert_ids = torch.zeros(capacity // block_m, dtype=torch.int32)
+    expert_ids[: len(blocks)] = torch.tensor(blocks, dtype=torch.int32)
+    return Sorted(ids, expert_ids, torch.tensor([at, tokens], dtype=torch.int32), weights)
+
+
+def _activate(gate: Tensor, activation: Activation) -> Tensor:
+    if activation == "silu":
+        return torch.nn.functional.silu(gate)
+    return torch.nn.functional.gelu(gate)
