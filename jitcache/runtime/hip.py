@@ -31,7 +31,7 @@ _NAME_BYTES = 256
 _PROPERTY_BYTES = 8192
 _ARCH = re.compile(rb"gfx[0-9a-f]{3,5}(?:[:a-z0-9+-]*)\0")
 _INVALID_DEVICE_CODES = frozenset({100, 101})
-_DEVICE_TO_HOST = 2
+_HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 
 BUFFER_POINTER, BUFFER_SIZE, PARAMETERS_END = 1, 2, 3
 """HIP_LAUNCH_PARAM_BUFFER_POINTER, _SIZE and _END."""
@@ -242,6 +242,35 @@ class Hip:
         )
         self._check("hipMemcpy", code)
         return buffer.raw
+
+    def write(self, address: int, data: bytes) -> None:
+        """Copy host bytes to device memory.
+
+        Raises:
+            HipError: HIP refuses it.
+        """
+        code = self._lib.hipMemcpy(
+            ctypes.c_void_p(address), data, ctypes.c_size_t(len(data)), _HOST_TO_DEVICE
+        )
+        self._check("hipMemcpy", code)
+
+    def allocate(self, size: int) -> int:
+        """Device memory; its address.
+
+        Raises:
+            HipError: there isn't enough.
+        """
+        address = ctypes.c_void_p()
+        self._check("hipMalloc", self._lib.hipMalloc(ctypes.byref(address), ctypes.c_size_t(size)))
+        return address.value or 0
+
+    def free(self, address: int) -> None:
+        """Give device memory back.
+
+        Raises:
+            HipError: it isn't an allocation.
+        """
+        self._check("hipFree", self._lib.hipFree(ctypes.c_void_p(address)))
 
     def capturing(self, stream: int) -> bool:
         """Whether the stream is being captured into a graph (an ended capture counts, too)."""

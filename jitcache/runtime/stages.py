@@ -11,15 +11,22 @@ imports no torch.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jitcache.errors import UsageError
 from jitcache.runtime.shim import Problem
 
 if TYPE_CHECKING:
+    from jitcache.runtime.capsule import Capsule
     from jitcache.runtime.module import Module
+
+CAPTURE_VARIABLE = "JITCACHE_CAPTURE"
+"""A directory: the first launch of each instance is written there as a capsule."""
 
 _DTYPES = {
     "f8": ("float8_e4m3fn", "float8_e4m3fnuz"),
@@ -66,6 +73,7 @@ class Stages:
     def __init__(self, module: Module, *, host_memory: bool = False) -> None:
         self.module = module
         self._host_memory = host_memory
+        self._captured: set[str] = set()
 
     def ck_moe_stage1(self, *arguments: Any, **named: Any) -> None:
         """Gate and up projection with activation; see `check` for the arguments."""
@@ -83,7 +91,28 @@ class Stages:
         """
         if stream is None:
             stream = current_stream(call.device)
+        if (directory := os.environ.get(CAPTURE_VARIABLE)) and call.name not in self._captured:
+            self._captured.add(call.name)
+            self._capture(call, Path(directory))
         self.module.launch(call.name, call.problem, stream=stream, device=call.device)
+
+    def capture(self, call: StageCall) -> Capsule:
+        """A capsule of a checked call, with its buffers' bytes as they are now.
+
+        Raises:
+            JitcacheError: as `capsule.capture`.
+        """
+        from jitcache.runtime import capsule, hip
+
+        read = ctypes.string_at if call.device < 0 else hip.require_hip().read
+        return capsule.capture(self.module, call.name, call.problem, call.buffers, read=read)
+
+    def _capture(self, call: StageCall, directory: Path) -> None:
+        from jitcache.runtime import capsule
+
+        directory.mkdir(parents=True, exist_ok=True)
+        made = self.capture(call)
+        capsule.write(directory / f"{call.name}.{os.getpid()}.capsule", made)
 
     def check(
         self,
