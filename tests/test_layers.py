@@ -23,7 +23,7 @@ LAYERS = (
     ("action",),
     ("aiter",),
     ("build", "buildlog"),
-    ("report", "lockfile"),
+    ("report", "lockfile", "sign", "remote"),
     ("prebuild",),
     ("runtime",),
     ("cli", "__main__", "codegen.gen_instances"),

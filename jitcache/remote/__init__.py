@@ -1,0 +1,1 @@
+"""Remotes: stores elsewhere, none of them believed without a signature."""

@@ -1,0 +1,1 @@
+"""Who made a record: keys, signatures, and whom this user trusts."""
