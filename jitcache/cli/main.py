@@ -23,6 +23,11 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Compute the kernels a deployment can dispatch, with reasons."),
     "generate": ("generate", "Write a pruned AITER blob directory or native sources."),
     "prebuild": ("prebuild", "Build every kernel a deployment needs, once."),
+    "pack": ("pack", "Pack everything a lock file needs as one file or image."),
+    "unpack": ("unpack", "Verify a pack and put it into a store."),
+    "warm": ("warm", "Have every kernel of a lock in place before a server starts."),
+    "import": ("import_", "Take prebuilt code objects into the store."),
+    "find": ("find", "Look imported code objects up by the columns of their tables."),
     "report": ("report", "Show the critical path of a build."),
     "ls": ("ls", "List what the store holds."),
     "show": ("show", "Show one stored action: inputs, outputs, history."),
@@ -33,6 +38,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "stats": ("stats", "Show hits, misses by reason, and the compile time saved."),
     "why-miss": ("why_miss", "Explain which input differs from the nearest stored action."),
     "manifest": ("manifest", "Write a manifest from a config.json, or list the shipped ones."),
+    "aiter": ("aiter", "Install built modules where AITER's loader finds them."),
     "audit": ("audit", "Show what a deployment's calls fall through to in AITER."),
 }
 
