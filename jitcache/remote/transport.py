@@ -17,7 +17,7 @@ from jitcache.remote.interface import Failed
 
 _REDIRECTS = 3
 _CHUNK = 1 << 18
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Origin:
     @property
     def confidential(self) -> bool:
         """Whether a password may be sent there: over TLS, or without leaving the machine."""
-        return self.scheme == "https" or self.host in _LOOPBACK
+        return self.scheme == "https" or self.host in LOOPBACK
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"

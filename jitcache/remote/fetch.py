@@ -1,0 +1,137 @@
+"""From a remote into the local store, with every claim checked on the way.
+
+A record counts only if it is for the key that was asked for, its key is the digest of its
+inputs, its target is wanted, somebody whom this user trusts has signed it, and (where a lock
+file says what it must be) its outputs are those. Only then are blobs asked for, each by the
+size and digest that the record states. `Store.put` checks all of them once more.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jitcache.jsonread import ShapeError
+from jitcache.remote.chain import Guarded
+from jitcache.remote.interface import Absent, Failed
+from jitcache.sign.envelope import Envelope, unpack
+from jitcache.sign.trust import Trust
+from jitcache.store.model import ActionRecord, Output
+from jitcache.store.records import problem
+from jitcache.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """It is in the local store now.
+
+    Attributes:
+        record: the record that the store holds.
+        remote: where it came from.
+        size: bytes of its outputs.
+    """
+
+    record: ActionRecord
+    remote: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotFetched:
+    """No remote has it, or none that is believed.
+
+    Attributes:
+        key: the action key.
+        reasons: (remote, why), for those that said more than that they don't have it.
+    """
+
+    key: str
+    reasons: tuple[tuple[str, str], ...] = ()
+
+
+class Fetcher:
+    """Looks for actions in remotes, in their order.
+
+    Args:
+        store: where they are put.
+        remotes: in the order in which they are asked.
+        trust: whose signatures count.
+        targets: a record for another target is refused.
+    """
+
+    def __init__(
+        self, store: Store, remotes: Sequence[Guarded], trust: Trust, targets: Collection[str]
+    ) -> None:
+        self._store = store
+        self._remotes = remotes
+        self._trust = trust
+        self._targets = targets
+
+    def fetch(self, key: str, outputs: tuple[Output, ...] | None = None) -> Fetched | NotFetched:
+        """Have an action in the local store.
+
+        Args:
+            key: the action key.
+            outputs: what it must have given, where a lock file says so.
+
+        Raises:
+            StoreError: the local store can't be written.
+        """
+        reasons = []
+        for remote in self._remotes:
+            told = remote.down is not None
+            got = self._from(remote, key, outputs)
+            if isinstance(got, Fetched):
+                return got
+            # That a remote is left out is said once, not for every action.
+            if got is not None and not told:
+                reasons.append((remote.name, got))
+        return NotFetched(key, tuple(reasons))
+
+    def _from(
+        self, remote: Guarded, key: str, outputs: tuple[Output, ...] | None
+    ) -> Fetched | str | None:
+        got = remote.get_record(key)
+        if isinstance(got, Absent):
+            return None
+        if isinstance(got, Failed):
+            return got.detail
+        try:
+            envelope = unpack(got.data)
+        except ShapeError as e:
+            return f"the record is damaged: {e}"
+        refusal = self._refusal(envelope, key, outputs, signed=remote.signed)
+        if refusal is not None:
+            return f"the record is refused: {refusal}"
+        record = envelope.record
+        with tempfile.TemporaryDirectory(prefix="jitcache-fetch-") as directory:
+            files = {}
+            for number, output in enumerate(record.outputs):
+                blob = remote.get_blob(output.digest, output.size)
+                if isinstance(blob, Absent):
+                    return f"it has the record, but not {output.name} ({output.digest[:19]})"
+                if isinstance(blob, Failed):
+                    return blob.detail
+                files[output.name] = Path(directory, str(number))
+                files[output.name].write_bytes(blob.data)
+            kept = self._store.put(record, files)
+        return Fetched(kept, remote.name, sum(o.size for o in record.outputs))
+
+    def _refusal(
+        self,
+        envelope: Envelope,
+        key: str,
+        outputs: tuple[Output, ...] | None,
+        *,
+        signed: bool,
+    ) -> str | None:
+        record = envelope.record
+        if record.key != key:
+            return f"it is that of another action ({record.key[:19]})"
+        if record.target not in self._targets:
+            return f"it is for {record.target}, not for {' or '.join(sorted(self._targets))}"
+        if outputs is not None and record.outputs != outputs:
+            return "its outputs are not those that the lock file names"
+        return self._trust.refusal(envelope, signed=signed) or problem(record)
