@@ -76,9 +76,23 @@ class Trouble(NamedTuple):
     metavar="DIR",
     help="Composable Kernel or AITER checkout.",
 )
+@click.option("--strict", is_flag=True, help="Gate: is every kernel of --lock in place?")
+@click.option(
+    "--lock", "lock_path", type=Path, metavar="FILE", help="With --strict: the lock file."
+)
 @output.json_option
-def command(arch: str, provider: str | None, ck: Path | None, as_json: bool) -> None:
+def command(
+    arch: str,
+    provider: str | None,
+    ck: Path | None,
+    strict: bool,
+    lock_path: Path | None,
+    as_json: bool,
+) -> None:
     """Show what can be built here, and what is missing."""
+    if strict or lock_path is not None:
+        _gate(strict, lock_path, as_json=as_json)
+        return
     request = make_request(arch, provider=provider, ck=ck)
     examination = examine(request)
     packages = declared_packages()
@@ -126,6 +140,35 @@ def command(arch: str, provider: str | None, ck: Path | None, as_json: bool) -> 
     bad = [r for r in examination.reports if r.status != "found"]
     steps = [r.next_step for r in bad if r.next_step] + [t.next_step for t in troubles if t.fatal]
     raise ToolchainError(f"nothing can be built for {arch} here", hint=steps[0] if steps else None)
+
+
+def _gate(strict: bool, lock_path: Path | None, *, as_json: bool) -> None:
+    from jitcache.cli.storeview import open_store, say_notices
+    from jitcache.cli.warm import readiness_json
+    from jitcache.errors import UnsupportedError, UsageError
+    from jitcache.lockfile import load_lock
+    from jitcache.pack.warm import readiness
+
+    if lock_path is None or not strict:
+        raise UsageError(
+            "--strict and --lock belong together", hint="jitcache doctor --strict --lock FILE"
+        )
+    lock = load_lock(lock_path)
+    store = open_store()
+    state = readiness(lock, store)
+    gpus = sorted({g["arch"] for g in find_gpus()})
+    say_notices(store)
+    if as_json:
+        output.emit_json(readiness_json(lock, state) | {"gpus": gpus})
+    else:
+        output.out(f"{lock.manifest} for {lock.arch}: {state}")
+    state.require(lock)
+    if gpus and lock.arch not in gpus:
+        raise UnsupportedError(
+            f"the lock is for {lock.arch}, but this machine has {', '.join(gpus)}",
+            where=str(lock_path),
+            hint="use the lock that `jitcache prebuild` wrote for this architecture",
+        )
 
 
 def declared_packages() -> list[Package]:

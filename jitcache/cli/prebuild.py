@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,17 @@ from jitcache.action.ckfeatures import require
 from jitcache.action.resolve import Resolver
 from jitcache.action.worklist import worklist
 from jitcache.cli import output
-from jitcache.errors import BuildError, ExitCode, UsageError
+from jitcache.errors import BuildError, ExitCode, ForbiddenError, UsageError
 from jitcache.manifest.load import Manifest, Target, load_manifest, manifest_digest
 from jitcache.manifest.raw import ScopeWord
 from jitcache.plan.model import Plan
 from jitcache.plan.planner import plan
 from jitcache.plan.tuned import read_tuned
 from jitcache.prebuild import Action, Built, Failure, Prebuilder, actions_of, make_lock
+from jitcache.remote.config import configured
+from jitcache.runtime.policy import POLICY_VARIABLE, jit_policy
 from jitcache.store.layout import Bucket
+from jitcache.store.model import Hit
 from jitcache.store.store import Store
 from jitcache.toolchain.find import find_toolchain, path_of
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from jitcache.build.model import CompileJob, Event
     from jitcache.build.progress import Progress
     from jitcache.store.locks import Busy
+    from jitcache.store.model import ActionRecord
 
 SALT_VARIABLE = "JITCACHE_SALT"
 
@@ -162,6 +166,8 @@ def _one(
     )
     resolver = Resolver(store, toolchain, target.arch, os.environ.get(SALT_VARIABLE, ""))
     actions = actions_of(modules, resolver)
+    if os.environ.get(POLICY_VARIABLE):
+        _heed_policy(store, manifest, _distinct(actions.values()))
     builder = Prebuilder(
         store,
         toolchain,
@@ -172,6 +178,7 @@ def _one(
         on_event=show.event,
         on_wait=show.wait,
         on_start=show.start,
+        fetch=_fetch_from_remotes(store, target.arch),
     )
     try:
         built = builder.build(_distinct(actions.values()))
@@ -194,6 +201,53 @@ def _one(
         path = lock_path or default_lock_path(store, manifest.name, target.arch)
         write_lock(path, lock)
     return _Result(manifest, target, len({a.key for a in actions.values()}), built, path)
+
+
+def _heed_policy(store: Store, manifest: Manifest, actions: list[Action]) -> None:
+    # Only a policy that was set counts here: who runs `prebuild` without one wants to build.
+    policy = jit_policy()
+    if policy == "allow":
+        return
+    missing = [a.label for a in actions if not isinstance(store.lookup(a.key), Hit)]
+    if not missing:
+        return
+    if policy == "forbid":
+        raise ForbiddenError(
+            f"{len(missing)} of {len(actions)} actions would have to be compiled, and"
+            f" {POLICY_VARIABLE}=forbid",
+            where=manifest.name,
+            details=tuple(missing),
+            hint="`jitcache warm --from PACK` fetches what was built elsewhere;"
+            f" {POLICY_VARIABLE}=allow builds it here",
+        )
+    output.say(f"warning: {POLICY_VARIABLE}=warn: {len(missing)} actions are compiled here")
+    for label in missing:
+        output.say(f"  {label}")
+
+
+def _fetch_from_remotes(store: Store, arch: str) -> Callable[[str], ActionRecord | None] | None:
+    """What asks the configured remotes; None where there are none."""
+    if not configured():
+        return None
+    from jitcache.remote.fetch import Fetched
+    from jitcache.remote.opening import open_fetcher
+
+    fetcher = open_fetcher(store, {arch, "host"})
+    if fetcher is None:
+        return None
+    said: set[tuple[str, str]] = set()
+
+    def fetch(key: str) -> ActionRecord | None:
+        got = fetcher.fetch(key)
+        if isinstance(got, Fetched):
+            return got.record
+        for remote, reason in got.reasons:
+            if (remote, reason) not in said:
+                said.add((remote, reason))
+                output.say(f"note: remote {remote}: {reason}")
+        return None
+
+    return fetch
 
 
 def default_lock_path(store: Store, manifest: str, arch: str) -> Path:
@@ -252,6 +306,7 @@ def _finish(
                 "actions": sum(r.actions for r in results),
                 "built": sum(r.built.built for r in results),
                 "hits": sum(r.built.hits for r in results),
+                "fetched": sum(r.built.fetched for r in results),
                 "wall_s": round(wall_s, 3),
                 "cpu_s": round(sum(r.built.cpu_s for r in results), 3),
                 "lock": locks[0] if locks else None,
@@ -270,9 +325,10 @@ def _finish(
 
 def _say(result: _Result) -> None:
     built = result.built
+    fetched = f"{built.fetched} fetched, " if built.fetched else ""
     output.out(
         f"{result.manifest.name} on {result.target}: {result.actions} actions, "
-        f"{built.built} built, {built.hits} found, {output.seconds(built.wall_s)} "
+        f"{built.built} built, {fetched}{built.hits} found, {output.seconds(built.wall_s)} "
         f"({output.seconds(built.cpu_s)} CPU)"
     )
     if result.lock is not None:

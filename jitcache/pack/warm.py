@@ -1,0 +1,209 @@
+"""Making sure that everything a lock names is there, before a server starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jitcache.errors import ForbiddenError, InputError
+from jitcache.lockfile import Lock, load_lock
+from jitcache.pack.image import layer_of
+from jitcache.pack.read import unpack
+from jitcache.store.layout import Bucket
+from jitcache.store.model import Hit, Lookup, Miss
+from jitcache.store.seeds import Seed
+from jitcache.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """An action of a lock that can't be used.
+
+    Attributes:
+        key: of the action.
+        what: the kernels that it holds, or the module whose host shim it is.
+        reason: as in a `Miss`, or `other-bytes`.
+        detail: what exactly.
+    """
+
+    key: str
+    what: tuple[str, ...]
+    reason: str
+    detail: str
+
+    def __str__(self) -> str:
+        names = ", ".join(self.what)
+        return f"{names}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """How much of a lock is there.
+
+    Attributes:
+        kernels: kernels that the lock names.
+        kernels_present: how many of them can be loaded.
+        shims: host shims that the lock names.
+        shims_present: how many of them can be loaded.
+        absent: the rest, with reasons.
+        hits: what can be loaded, by action key.
+    """
+
+    kernels: int
+    kernels_present: int
+    shims: int
+    shims_present: int
+    absent: tuple[Absent, ...]
+    hits: dict[str, Hit]
+
+    def __str__(self) -> str:
+        missing = self.kernels - self.kernels_present + self.shims - self.shims_present
+        return (
+            f"{self.kernels_present}/{self.kernels} kernels and "
+            f"{self.shims_present}/{self.shims} host shims present, {missing} to build"
+        )
+
+    def require(self, lock: Lock) -> None:
+        """Do nothing if all is there.
+
+        Raises:
+            ForbiddenError: something isn't: each with its reason.
+        """
+        if self.absent:
+            raise ForbiddenError(
+                str(self),
+                where=f"lock of {lock.manifest} for {lock.arch}",
+                details=tuple(map(str, self.absent)),
+                hint="`jitcache warm --from PACK` fetches what is missing;"
+                " `jitcache prebuild` builds it, where a compiler is",
+            )
+
+
+def find_lock(manifest: str, arch: str | None, roots: Sequence[Path]) -> Lock:
+    """The lock file of a manifest, from the first store that has one.
+
+    Args:
+        manifest: its name.
+        arch: for which architecture; None where only one has a lock.
+        roots: of stores and seeds.
+
+    Raises:
+        InputError: there is none, or one for each of several architectures.
+    """
+    for root in roots:
+        place = root / Bucket.LOCKS.value
+        found = sorted(
+            p
+            for p in (place.iterdir() if place.is_dir() else ())
+            if p.name.startswith(f"{manifest}.") and p.name.endswith(".lock.json")
+            if arch is None or p.name == f"{manifest}.{arch}.lock.json"
+        )
+        locks = [lock for lock in map(load_lock, found) if lock.manifest == manifest]
+        if len(locks) > 1:
+            raise InputError(
+                f"has locks for {', '.join(lock.arch for lock in locks)}",
+                where=manifest,
+                hint="choose one with --arch",
+            )
+        if locks:
+            return locks[0]
+    raise InputError(
+        "no store or seed has a lock file of this manifest" + (f" for {arch}" if arch else ""),
+        where=manifest,
+        hint="give the file with --lock; `jitcache prebuild` and `jitcache unpack` leave one",
+    )
+
+
+def readiness(lock: Lock, store: Store) -> Readiness:
+    """Look up everything a lock names, in the store and its seeds."""
+    names: dict[str, list[str]] = {}
+    for module in lock.modules:
+        names.setdefault(module.host.key, []).append(f"host shim of {module.name}")
+        for instance in module.instances:
+            for v in instance.variants:
+                loop = "hot loop" if v.hot_loop else "no hot loop"
+                names.setdefault(v.action.key, []).append(f"{instance.name} ({loop}, {v.tail})")
+    hits: dict[str, Hit] = {}
+    absent = []
+    for action in lock.actions():
+        found: Lookup = store.lookup(action.key)
+        if isinstance(found, Hit) and not set(action.outputs) <= set(found.record.outputs):
+            found = Miss(action.key, "other-bytes", f"{found.layer} holds another result")
+        if isinstance(found, Hit):
+            hits[action.key] = found
+        else:
+            what = tuple(names[action.key])
+            absent.append(Absent(action.key, what, found.reason, found.detail))
+    variants = [v.action.key for m in lock.modules for i in m.instances for v in i.variants]
+    shims = [m.host.key for m in lock.modules]
+    return Readiness(
+        kernels=len(variants),
+        kernels_present=sum(k in hits for k in variants),
+        shims=len(shims),
+        shims_present=sum(k in hits for k in shims),
+        absent=tuple(absent),
+        hits=hits,
+    )
+
+
+def fetch(lock: Lock, store: Store, sources: Sequence[Path]) -> Readiness:
+    """Put what a lock lacks into the store, from packs, image layouts and seed directories.
+
+    Sources are asked in order, and only while something is missing. What comes from them is
+    verified byte by byte.
+
+    Raises:
+        InputError: a source is neither a pack nor a directory.
+        DamagedError: a pack doesn't hold what it says.
+        StoreError: the store can't be written.
+    """
+    state = readiness(lock, store)
+    for source in sources:
+        if not state.absent:
+            break
+        if (source / "oci-layout").is_file():
+            layer, digest = layer_of(source)
+            unpack(layer, store, digest=digest)
+        elif source.is_dir():
+            _from_seed(source, store, [a.key for a in state.absent])
+        elif source.is_file():
+            unpack(source, store)
+        else:
+            raise InputError(
+                "is neither a pack, an image layout nor a store",
+                where=str(source),
+                hint="give the file that `jitcache pack` wrote, or the directory of a seed",
+            )
+        state = readiness(lock, store)
+    return state
+
+
+def _from_seed(source: Path, store: Store, keys: Sequence[str]) -> None:
+    # As a seed: every byte is compared, and the source itself is never written.
+    seed = Seed(source, store.notices)
+    for key in keys:
+        hit = seed.lookup(key)
+        if isinstance(hit, Hit):
+            store.put(hit.record, hit.paths)
+
+
+def prefetch(state: Readiness) -> int:
+    """Ask the kernel to read what was found into the page cache; it does so meanwhile.
+
+    Returns:
+        Bytes asked for.
+    """
+    total = 0
+    for path in sorted({p for hit in state.hits.values() for p in hit.paths.values()}):
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                size = os.fstat(fd).st_size
+                os.posix_fadvise(fd, 0, size, os.POSIX_FADV_WILLNEED)
+                total += size
+            finally:
+                os.close(fd)
+    return total

@@ -1,0 +1,157 @@
+"""Warming and the readiness gate: everything in place, or exit 9 with what isn't."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jitcache.errors import ForbiddenError, InputError
+from jitcache.lockfile import write_lock
+from jitcache.pack.image import write_image
+from jitcache.pack.warm import fetch, find_lock, prefetch, readiness
+from jitcache.pack.write import write_pack
+from jitcache.store.layout import Bucket
+from jitcache.store.store import Store
+from tests.pack_help import filled
+
+ROOT = Path(__file__).parent.parent
+
+
+def jitcache(
+    *args: object, store: Path, seeds: str = "", **more: str
+) -> subprocess.CompletedProcess:
+    """The command in an empty environment: no compiler, no CK, nothing of ours."""
+    environment = {
+        "JITCACHE_DIR": str(store),
+        "PATH": "/nonexistent",
+        "JITCACHE_SEEDS": seeds,
+        **more,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "jitcache", *map(str, args)],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_each_kind_of_source_fills_an_empty_store(tmp_path):
+    store, lock = filled(tmp_path)
+    write_pack(store, lock, tmp_path / "p.tar.zst")
+    write_image(store, lock, tmp_path / "image")
+    for number, source in enumerate(("p.tar.zst", "image", "store")):
+        target = Store(tmp_path / f"target-{number}")
+        assert readiness(lock, target).kernels_present == 0
+        state = fetch(lock, target, [tmp_path / source])
+        assert str(state) == "2/2 kernels and 1/1 host shims present, 0 to build"
+        assert prefetch(state) == sum(
+            p.stat().st_size for p in {p for h in state.hits.values() for p in h.paths.values()}
+        )
+        state.require(lock)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    store, lock = filled(tmp_path)
+    gone = lock.modules[0].instances[0].variants[1].action
+    store.remove([gone.key])
+    store.layout.record(gone.key).unlink(missing_ok=True)
+    state = readiness(lock, store)
+    assert str(state) == "1/2 kernels and 1/1 host shims present, 1 to build"
+    with pytest.raises(ForbiddenError, match=r"gemm1_64x32 \(hot loop, even\): absent"):
+        state.require(lock)
+
+
+def test_other_bytes_than_the_lock_names_are_not_present(tmp_path):
+    import dataclasses
+
+    store, lock = filled(tmp_path)
+    module = lock.modules[0]
+    other = dataclasses.replace(module.host.outputs[0], digest="sha256:" + "0" * 64)
+    host = dataclasses.replace(module.host, outputs=(other,))
+    changed = dataclasses.replace(lock, modules=(dataclasses.replace(module, host=host),))
+    state = readiness(changed, store)
+    assert [a.reason for a in state.absent] == ["other-bytes"]
+
+
+def test_a_lock_is_found_by_its_manifest(tmp_path):
+    store, lock = filled(tmp_path)
+    place = store.layout.bucket(Bucket.LOCKS)
+    write_lock(place / "small.gfx950.lock.json", lock)
+    assert find_lock("small", None, [tmp_path / "none", store.layout.root]) == lock
+    with pytest.raises(InputError, match="no store or seed"):
+        find_lock("small", "gfx942", [store.layout.root])
+    with pytest.raises(InputError, match="no store or seed"):
+        find_lock("smal", None, [store.layout.root])
+
+
+def test_pack_unpack_warm_and_gate_as_commands(tmp_path):
+    store, lock = filled(tmp_path)
+    lock_file = tmp_path / "small.lock.json"
+    write_lock(lock_file, lock)
+    root, pack = store.layout.root, tmp_path / "p.tar.zst"
+    packed = jitcache(
+        "pack", lock_file, "-o", pack, "--provenance", tmp_path / "s.json", "--json", store=root
+    )
+    assert packed.returncode == 0, packed.stderr
+    assert json.loads(packed.stdout)["records"] == 3
+    assert json.loads((tmp_path / "s.json").read_text())["_type"].startswith("https://in-toto.io")
+    gate = jitcache("doctor", "--strict", "--lock", lock_file, store=tmp_path / "new")
+    assert gate.returncode == 9
+    assert "0/2 kernels" in gate.stdout
+    assert "gemm1_64x32" in gate.stderr
+    warm = jitcache(
+        "warm", "--lock", lock_file, "--from", pack, "--prefetch", store=tmp_path / "new"
+    )
+    assert warm.returncode == 0, warm.stderr
+    assert "2/2 kernels and 1/1 host shims present, 0 to build" in warm.stdout
+    unpacked = jitcache("unpack", pack, "--to", tmp_path / "seed", store=tmp_path / "unused")
+    assert unpacked.returncode == 0, unpacked.stderr
+    seeds = str(tmp_path / "seed")
+    by_name = jitcache("warm", "--manifest", "small", store=tmp_path / "no", seeds=seeds)
+    assert by_name.returncode == 0, by_name.stderr
+    bad = jitcache("doctor", "--strict", store=tmp_path / "new")
+    assert bad.returncode == 2
+    wrong = jitcache("unpack", pack, "--digest", "sha256:" + "0" * 64, store=tmp_path / "new")
+    assert wrong.returncode == 7
+    neither = jitcache("pack", lock_file, store=root)
+    assert neither.returncode == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, setpriv")
+def test_another_user_checks_a_mounted_seed_without_writing(tmp_path):
+    store, lock = filled(tmp_path)
+    write_pack(store, lock, tmp_path / "p.tar.zst")
+    from jitcache.pack.read import unpack
+
+    seed = tmp_path / "seed"
+    unpack(tmp_path / "p.tar.zst", Store(seed))
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_uid == 0 and path != Path("/") and not path.stat().st_mode & 0o005:
+            path.chmod(path.stat().st_mode | 0o055)
+    code = (
+        "from pathlib import Path\n"
+        "from jitcache.pack.warm import find_lock, readiness\n"
+        "from jitcache.store.store import Store\n"
+        f"seed = Path({str(seed)!r})\n"
+        "lock = find_lock('small', None, [seed])\n"
+        "print(readiness(lock, Store(Path('/nonexistent/store'), seeds=[seed])))\n"
+    )
+    said = subprocess.run(
+        ["setpriv", "--reuid=54321", "--regid=0", "--clear-groups", sys.executable, "-c", code],
+        env={"PATH": "/nonexistent", "PYTHONPATH": str(ROOT)},
+        executable=shutil.which("setpriv"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if "Permission denied" in said.stderr and "jitcache" not in said.stderr:
+        pytest.skip("this checkout or its Python can't be read by another user")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.strip() == "2/2 kernels and 1/1 host shims present, 0 to build"
