@@ -74,6 +74,11 @@ class Transport:
         self._timeout = timeout
         self._idle: dict[Origin, list[http.client.HTTPConnection]] = {}
 
+    def __del__(self) -> None:
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.close()
+
     def request(
         self,
         method: str,

