@@ -80,6 +80,7 @@ class Built:
     Attributes:
         records: the record of every action that is there now, by key.
         hits: actions that were there already, or that another process built.
+        fetched: actions that a remote had.
         built: actions compiled and published by us.
         failed: actions that could not be built.
         not_run: labels of actions that were not tried, because an earlier one failed.
@@ -90,6 +91,7 @@ class Built:
 
     records: dict[str, ActionRecord] = field(default_factory=dict)
     hits: int = 0
+    fetched: int = 0
     built: int = 0
     failed: list[Failure] = field(default_factory=list)
     not_run: list[str] = field(default_factory=list)
@@ -125,6 +127,8 @@ class Prebuilder:
         on_event: told of every compile that starts and ends.
         on_wait: told when we wait for another process, and then every ten seconds.
         on_start: told before compilers start: the jobs, and how many run at once.
+        fetch: asked for what the store lacks, before anything is compiled: puts an action
+            into the store and hands back its record, or None where no remote has it.
     """
 
     def __init__(
@@ -139,6 +143,7 @@ class Prebuilder:
         on_event: Callable[[Event], None] = lambda _: None,
         on_wait: Callable[[Busy], None] | None = None,
         on_start: Callable[[list[CompileJob], int], None] = lambda _jobs, _parallel: None,
+        fetch: Callable[[str], ActionRecord | None] | None = None,
     ) -> None:
         self._store = store
         self._toolchain = toolchain
@@ -149,6 +154,7 @@ class Prebuilder:
         self._on_event = on_event
         self._on_wait = on_wait
         self._on_start = on_start
+        self._fetch = fetch
         clang = next((p.version for p in toolchain.parts if p.name == "clang"), "")
         self._compiler = f"clang {clang}"
 
@@ -162,6 +168,9 @@ class Prebuilder:
         begin = time.monotonic()
         built = Built()
         missing = self._look_up({a.key: a for a in actions}, built)
+        if missing and self._fetch is not None:
+            self._check_writable()
+            missing = self._fetch_each(missing, self._fetch, built)
         while missing:
             missing = self._round(missing, built)
         built.wall_s = time.monotonic() - begin
@@ -208,6 +217,20 @@ class Prebuilder:
                 built.hits += 1
             else:
                 missing[key] = action
+        return missing
+
+    @staticmethod
+    def _fetch_each(
+        wanted: dict[str, Action], fetch: Callable[[str], ActionRecord | None], built: Built
+    ) -> dict[str, Action]:
+        missing = {}
+        for key, action in wanted.items():
+            record = fetch(key)
+            if record is None:
+                missing[key] = action
+            else:
+                built.records[key] = record
+                built.fetched += 1
         return missing
 
     def _check_writable(self) -> None:
