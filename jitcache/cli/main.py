@@ -26,6 +26,8 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "pack": ("pack", "Pack everything a lock file needs as one file or image."),
     "unpack": ("unpack", "Verify a pack and put it into a store."),
     "warm": ("warm", "Have every kernel of a lock in place before a server starts."),
+    "import": ("import_", "Take prebuilt code objects into the store."),
+    "find": ("find", "Look imported code objects up by the columns of their tables."),
     "report": ("report", "Show the critical path of a build."),
     "push": ("push", "Sign what a lock file names, and push it to a remote."),
     "pull": ("pull", "Fetch what a lock file names, and check every claim."),
@@ -41,6 +43,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "why-miss": ("why_miss", "Explain which input differs from the nearest stored action."),
     "manifest": ("manifest", "Write a manifest from a config.json, or list the shipped ones."),
     "aiter": ("aiter", "Install built modules where AITER's loader finds them."),
+    "replay": ("replay", "Run a captured launch again and compare its result."),
     "audit": ("audit", "Show what a deployment's calls fall through to in AITER."),
 }
 

@@ -197,17 +197,16 @@ class Module:
         if isinstance(call, Unsupported):
             raise UnsupportedError(call.reason, where=name)
         index = self._variant(name, call, problem)
-        # What `_functions` holds was made with a runtime that this process still has.
-        driver = hip_module.open_hip()
+        # The first launch asks for a GPU, so that the answer is clear where there is none.
+        driver = hip_module.open_hip() if self._functions else hip_module.require_hip()
         if not isinstance(driver, Hip):
             raise UnavailableError(driver)
-        current = driver.current_device() if self._functions or device < 0 else -1
+        current = driver.current_device()
         if device < 0:
             device = current
         function = self._functions.get((device, name, index))
         if function is None:
             function = self._function(driver, device, name, index, stream)
-            current = driver.current_device()
         if current == device:
             self._go(driver, function, call, problem, stream)
         else:
