@@ -166,8 +166,9 @@ def _one(
     )
     resolver = Resolver(store, toolchain, target.arch, os.environ.get(SALT_VARIABLE, ""))
     actions = actions_of(modules, resolver)
+    fetch = _fetch_from_remotes(store, target.arch)
     if os.environ.get(POLICY_VARIABLE):
-        _heed_policy(store, manifest, _distinct(actions.values()))
+        _heed_policy(store, manifest, _distinct(actions.values()), fetch)
     builder = Prebuilder(
         store,
         toolchain,
@@ -178,7 +179,7 @@ def _one(
         on_event=show.event,
         on_wait=show.wait,
         on_start=show.start,
-        fetch=_fetch_from_remotes(store, target.arch),
+        fetch=fetch,
     )
     try:
         built = builder.build(_distinct(actions.values()))
@@ -203,12 +204,21 @@ def _one(
     return _Result(manifest, target, len({a.key for a in actions.values()}), built, path)
 
 
-def _heed_policy(store: Store, manifest: Manifest, actions: list[Action]) -> None:
+def _heed_policy(
+    store: Store,
+    manifest: Manifest,
+    actions: list[Action],
+    fetch: Callable[[str], ActionRecord | None] | None,
+) -> None:
     # Only a policy that was set counts here: who runs `prebuild` without one wants to build.
     policy = jit_policy()
     if policy == "allow":
         return
-    missing = [a.label for a in actions if not isinstance(store.lookup(a.key), Hit)]
+    missing = [
+        a.label
+        for a in actions
+        if not isinstance(store.lookup(a.key), Hit) and (fetch is None or fetch(a.key) is None)
+    ]
     if not missing:
         return
     if policy == "forbid":
