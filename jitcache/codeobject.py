@@ -16,6 +16,17 @@ from jitcache.errors import InputError
 _NT_AMDGPU_METADATA = 32
 _EM_AMDGPU = "EM_AMDGPU"
 
+_MACH = {
+    0x2F: "gfx906",
+    0x30: "gfx908",
+    0x3F: "gfx90a",
+    0x40: "gfx940",
+    0x4B: "gfx941",
+    0x4C: "gfx942",
+    0x4F: "gfx950",
+}
+"""EF_AMDGPU_MACH, the low byte of the ELF header's flags (AMDGPUUsage, "ELF header")."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
@@ -91,7 +102,7 @@ def read(source: Path | bytes) -> CodeObject:
             for note in section.iter_notes() if isinstance(section, NoteSection) else ():
                 kind: object = note["n_type"]
                 if kind == _NT_AMDGPU_METADATA and note["n_name"] == "AMDGPU":
-                    return _parse(note["n_descdata"], where)
+                    return _parse(note["n_descdata"], where, elf["e_flags"])
     except (ELFError, ValueError, KeyError, IndexError, TypeError, UnicodeDecodeError) as e:
         raise InputError(
             f"is not a well-formed AMDGPU code object ({e or type(e).__name__})",
@@ -101,13 +112,15 @@ def read(source: Path | bytes) -> CodeObject:
     raise InputError("has no AMDGPU metadata note", where=where)
 
 
-def _parse(note: bytes, where: str) -> CodeObject:
+def _parse(note: bytes, where: str, flags: int) -> CodeObject:
     import msgspec
 
     try:
         metadata = msgspec.msgpack.decode(note)
-        target = metadata["amdhsa.target"]
-        arch, *features = target.rsplit("--", 1)[1].split(":")
+        if "amdhsa.target" in metadata:
+            arch, *features = metadata["amdhsa.target"].rsplit("--", 1)[1].split(":")
+        else:
+            arch, features = _from_flags(flags)
         kernels = tuple(
             Kernel(
                 symbol=k[".symbol"].removesuffix(".kd"),
@@ -128,3 +141,19 @@ def _parse(note: bytes, where: str) -> CodeObject:
     except (msgspec.MsgspecError, KeyError, IndexError, TypeError, AttributeError) as e:
         raise InputError(f"has malformed AMDGPU metadata ({e})", where=where) from e
     return CodeObject(arch=arch, features=tuple(features), kernels=kernels)
+
+
+def _from_flags(flags: int) -> tuple[str, list[str]]:
+    """Processor and target features from the ELF header's flags.
+
+    Hand-written kernels often carry metadata of version 1.0, which has no target.
+
+    Raises:
+        KeyError: the processor is none that we know.
+    """
+    features = []
+    for name, shift in (("sramecc", 10), ("xnack", 8)):
+        state = flags >> shift & 3  # 0 unsupported, 1 any, 2 off, 3 on
+        if state > 1:
+            features.append(name + ("+" if state == 3 else "-"))
+    return _MACH[flags & 0xFF], features

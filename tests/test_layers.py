@@ -24,7 +24,7 @@ LAYERS = (
     ("aiter",),
     ("build", "buildlog"),
     ("report", "lockfile", "sign", "remote"),
-    ("prebuild", "pack"),
+    ("prebuild", "pack", "prebuilt"),
     ("runtime",),
     ("cli", "__main__", "codegen.gen_instances"),
 )

@@ -17,6 +17,11 @@ from jitcache.store.select import by_name, by_prefix
 from jitcache.store.store import Store
 
 _LONGEST = 8
+_RESOURCES = (
+    *("symbol", "vgprs", "agprs", "sgprs", "vgpr_spills", "sgpr_spills"),
+    *("lds", "scratch", "kernarg_size", "workgroup"),
+)
+"""What a kernel takes, as `jitcache.codeobject` names it."""
 
 
 @click.command()
@@ -75,7 +80,13 @@ def _text(store: Store, record: ActionRecord, all_inputs: bool) -> str:
     for o in record.outputs:
         lines.append(f"  {o.name}  {output.size(o.size)}  {o.digest}")
         lines.append(f"    {store.blob_path(o.digest)}")
-    for title, values in (("facts", record.facts), ("inputs", record.inputs)):
+    kernels = record.facts.get("kernels")
+    if isinstance(kernels, list) and all(isinstance(k, dict) for k in kernels) and kernels:
+        rows = [[str(k.get(c, "-")) for c in _RESOURCES] for k in kernels]
+        right = "l" + "r" * (len(_RESOURCES) - 1)
+        lines += ["kernels", output.table(_RESOURCES, rows, right=right)]
+    facts = {n: v for n, v in record.facts.items() if n != "kernels"}
+    for title, values in (("facts", facts), ("inputs", record.inputs)):
         if values:
             lines.append(title)
             lines += [f"  {name}: {_value(v, all_inputs)}" for name, v in sorted(values.items())]
