@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import jitcache
-from jitcache.errors import ForbiddenError, InputError, JitcacheError, UnsupportedError
+from jitcache.errors import BuildError, ForbiddenError, InputError, JitcacheError, UnsupportedError
 from jitcache.runtime import hip as hip_module
 from jitcache.runtime.hip import HipError, Unavailable, UnavailableError, open_hip
 from jitcache.runtime.policy import MissError, RefusedError
@@ -445,3 +445,53 @@ def test_eight_processes_start_together(store, tmp_path):
         for _ in range(8)
     ]
     assert [r.communicate()[0].strip() for r in ranks] == ["4"] * 8
+
+
+def test_variants_that_share_a_code_object_load_it_once(store, hip_log):
+    path = make_lock(store, block_ms=(128,), variants=((True, "even"), (True, "odd")))
+    document = json.loads(path.read_text())
+    for instance in document["modules"][0]["instances"]:
+        one, other = instance["variants"]
+        # The recorder looks for a symbol's text, so a part of the first one's is there, too.
+        other |= {key: one[key] for key in ("action", "outputs")}
+        other["kernel"] = one["kernel"][:-1]
+    path.write_text(json.dumps(document))
+    assert jitcache.load(path, store=store).prewarm() == 4
+    assert len(calls(hip_log, "load")) == 2
+
+
+@pytest.mark.parametrize("policy", ["allow", "warn"])
+def test_what_is_missing_is_built_where_the_policy_allows(store, hip_log, monkeypatch, policy):
+    path = make_lock(store)
+    kept = path.rename(store.layout.root / "kept.json")
+    # Stands for `python -m jitcache prebuild`: it writes the lock and says how much it built.
+    builder = store.layout.root / "python"
+    asked = store.layout.root / "asked"
+    builder.write_text(
+        f'#!/bin/sh\necho "$JITCACHE_DIR $@" > {asked}\ncp {kept} {path}\necho \'{{"built": 3}}\'\n'
+    )
+    builder.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(builder))
+    monkeypatch.setenv("JITCACHE_JIT", policy)
+    if policy == "warn":
+        with pytest.warns(RuntimeWarning, match="jitcache compiles test-manifest now: no lock"):
+            module = jitcache.load("test-manifest", store=store, arch="gfx950")
+    else:
+        module = jitcache.load("test-manifest", store=store, arch="gfx950")
+    said = asked.read_text().strip()
+    wanted = "-m jitcache prebuild test-manifest --arch gfx950 --quiet --json"
+    assert said == f"{store.layout.root} {wanted}"
+    (built,) = module.explain()["built"]
+    assert built.startswith("built 3 objects of test-manifest: no lock file")
+
+
+def test_a_build_that_fails_is_told_with_its_last_lines(store, hip_log, monkeypatch):
+    builder = store.layout.root / "python"
+    builder.parent.mkdir(parents=True)
+    builder.write_text("#!/bin/sh\necho error: no compiler >&2\nexit 4\n")
+    builder.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(builder))
+    monkeypatch.setenv("JITCACHE_JIT", "allow")
+    with pytest.raises(BuildError, match="building it failed") as caught:
+        jitcache.load("test-manifest", store=store)
+    assert caught.value.details == ("error: no compiler",)
