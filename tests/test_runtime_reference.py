@@ -116,16 +116,21 @@ def test_every_fp8_value_survives_a_row_that_holds_the_largest():
 # Independent computation: plain Python floats (64 bit), from the stored bytes only.
 
 
+COLUMNS = range(0, 128, 17)
+"""Which columns of a result are compared: a float at a time takes its time."""
+
+
 def read_rows(q, rows: int, k: int, *, weights: bool) -> list[list[float]]:
     raw, scheme = bits(q.values), q.scheme
+    plain = q.values.flatten().tolist() if scheme == "none" else []
     scales = [] if q.scales is None else q.scales.flatten().tolist()
     found = []
     for r in range(rows):
         row = []
-        for c in range(k):
+        for c in range(k if not weights or r % 128 in COLUMNS else 0):
             i = r * k + c
             if scheme == "none":
-                value = q.values.flatten()[i].item()
+                value = plain[i]
             elif scheme in ("per_1x32", "int4"):
                 code = raw[i // 2] >> (4 * (i % 2)) & 15
                 if scheme == "per_1x32":
@@ -178,7 +183,7 @@ def test_stage_1_agrees_with_float64(scheme, activation, routed):
         for s in range(2):
             e = int(ids[t, s])
             factor = weights[t, s].item() if routed else 1.0
-            for n in range(0, 128, 5):
+            for n in COLUMNS:
                 gate = factor * dot(rows[t], columns[e * 256 + n])
                 up = factor * dot(rows[t], columns[e * 256 + 128 + n])
                 expected = act(gate, activation) * up
@@ -194,7 +199,7 @@ def test_stage_2_agrees_with_float64(scheme, routed):
     found = moe_stage2(x, w, ids, topk_weights=weights if routed else None)
     rows, columns = read_rows(x, 6, 128, weights=False), read_rows(w, 3 * 128, 128, weights=True)
     for t in range(3):
-        for n in range(0, 128, 5):
+        for n in COLUMNS:
             expected = sum(
                 (weights[t, s].item() if routed else 1.0)
                 * dot(rows[t * 2 + s], columns[int(ids[t, s]) * 128 + n])
