@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "jitcache"
 
 # From upstream to downstream; a module may import what stands in its own row or above.
 LAYERS = (
-    ("errors", "digest", "_version", "jsonread", "text", "depfile", "__init__"),
+    ("errors", "digest", "_version", "jsonread", "text", "depfile", "userconfig", "__init__"),
     ("codegen.catalog",),
     ("manifest",),
     ("plan",),
@@ -97,7 +97,10 @@ def test_a_module_imports_nothing_downstream(name, path):
     [
         ("jitcache", "json msgspec click jinja2 torch ninja"),
         ("jitcache.cli.main", "jinja2 msgspec torch rich zstandard elftools"),
-        ("jitcache.cli.prebuild", "jinja2 torch elftools filelock subprocess asyncio"),
+        (
+            "jitcache.cli.prebuild",
+            "jinja2 torch elftools filelock subprocess asyncio cryptography jitcache.remote",
+        ),
     ],
 )
 def test_start_up_imports_only_what_it_needs(module, unwanted):

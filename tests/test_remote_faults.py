@@ -24,6 +24,7 @@ from jitcache.remote.keyed import KeyedRemote
 from jitcache.remote.oci import OciClient
 from jitcache.remote.transport import Transport, split
 from jitcache.store.store import Store
+from jitcache.userconfig import remotes_configured
 from tests.remote_help import CI, directory, guarded, puller, pushed
 from tests.remote_servers import free_port, reply, serving
 from tests.store_help import make
@@ -303,7 +304,7 @@ def test_a_project_adds_neither_remotes_nor_keys(home, tmp_path, monkeypatch, re
     if relative:  # an environment that a project's tool might set
         monkeypatch.setenv("XDG_CONFIG_HOME", ".")
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert config_module.configured() is False
+    assert remotes_configured() is False
     assert load_remotes() == ()
 
 

@@ -25,7 +25,7 @@ def command() -> None:
 def new(name: str, path: Path | None, as_json: bool) -> None:
     """Make a key: the secret part goes to a file, the public part is printed."""
     from jitcache.sign.keys import new_key
-    from jitcache.sign.trust import config_dir
+    from jitcache.userconfig import config_dir
 
     key = new_key(name)
     directory = config_dir()

@@ -21,12 +21,12 @@ from jitcache.plan.model import Plan
 from jitcache.plan.planner import plan
 from jitcache.plan.tuned import read_tuned
 from jitcache.prebuild import Action, Built, Failure, Prebuilder, actions_of, make_lock
-from jitcache.remote.config import configured
 from jitcache.runtime.policy import POLICY_VARIABLE, jit_policy
 from jitcache.store.layout import Bucket
 from jitcache.store.model import Hit
 from jitcache.store.store import Store
 from jitcache.toolchain.find import find_toolchain, path_of
+from jitcache.userconfig import remotes_configured
 
 if TYPE_CHECKING:
     from jitcache.build.model import CompileJob, Event
@@ -237,7 +237,7 @@ def _heed_policy(
 
 def _fetch_from_remotes(store: Store, arch: str) -> Callable[[str], ActionRecord | None] | None:
     """What asks the configured remotes; None where there are none."""
-    if not configured():
+    if not remotes_configured():
         return None
     from jitcache.remote.fetch import Fetched
     from jitcache.remote.opening import open_fetcher

@@ -1,7 +1,6 @@
 """Which remotes this user has: `config.toml` in the user's configuration, or `JITCACHE_REMOTES`.
 
-Nothing else can add one: no file of a project, no manifest, no lock file. Asking whether
-there are any costs a look at the environment and at one path.
+Nothing else can add one: no file of a project, no manifest, no lock file.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jitcache.errors import InputError, UsageError
-from jitcache.sign.trust import config_dir, own_file
+from jitcache.userconfig import REMOTES_VARIABLE as VARIABLE
+from jitcache.userconfig import config_dir, own_file
 
-VARIABLE = "JITCACHE_REMOTES"
 _KEYS = {"name", "url", "mode", "signatures", "deadline_s"}
 _SCHEMES = ("file", "http", "https", "oci", "oci+http", "s3", "gs", "az")
 
@@ -35,15 +34,6 @@ class RemoteConfig:
     writable: bool = False
     signed: bool = True
     deadline_s: float = 5.0
-
-
-def configured() -> bool:
-    """Whether there may be remotes: cheap enough for every warm prebuild."""
-    said = os.environ.get(VARIABLE)
-    if said is not None:
-        return bool(said.strip())
-    directory = config_dir()
-    return directory is not None and (directory / "config.toml").exists()
 
 
 def load_remotes() -> tuple[RemoteConfig, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from jitcache.errors import InputError
 from jitcache.jsonread import Reader, ShapeError, parse
 from jitcache.sign.envelope import Envelope
 from jitcache.sign.keys import PublicKey, read_public, verify
+from jitcache.userconfig import config_dir, own_file
 
 SCHEMA = 1
 VARIABLE = "JITCACHE_TRUSTED_KEYS"
@@ -118,41 +118,6 @@ class Trust:
             trusted=tuple(t for t in self.trusted if t.key.data not in gone),
             revoked=(*(k for k in self.revoked if k.data not in gone), *found),
         )
-
-
-def config_dir() -> Path | None:
-    """The user's configuration directory; None where the user has no home.
-
-    `XDG_CONFIG_HOME` counts only as an absolute path, as its specification says: otherwise
-    a project's directory could stand in for it.
-    """
-    configured = os.environ.get("XDG_CONFIG_HOME", "")
-    if configured.startswith("/"):
-        return Path(configured, "jitcache")
-    home = os.path.expanduser("~")  # noqa: PTH111
-    return Path(home, ".config", "jitcache") if home.startswith("/") else None
-
-
-def own_file(path: Path) -> bytes | None:
-    """A configuration file that only its user (or root) can have written; None if absent.
-
-    Raises:
-        InputError: somebody else can write it, or it can't be read.
-    """
-    try:
-        for part in (path, path.parent):
-            state = part.stat()
-            if state.st_uid not in {0, os.geteuid()} or stat.S_IMODE(state.st_mode) & 0o002:
-                raise InputError(
-                    "another user can write this, so it is not believed",
-                    where=str(part),
-                    hint=f"chown it to yourself and chmod o-w {part}",
-                )
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as e:
-        raise InputError(f"can't be read ({e.strerror})", where=str(path)) from None
 
 
 def trust_path() -> Path | None:
