@@ -22,7 +22,7 @@ from jitcache.remote.http import HttpObjects
 from jitcache.remote.interface import Absent, Failed, Found
 from jitcache.remote.keyed import KeyedRemote
 from jitcache.remote.oci import OciClient
-from jitcache.remote.transport import Transport, split
+from jitcache.remote.transport import Origin, Transport, split
 from jitcache.store.store import Store
 from jitcache.userconfig import remotes_configured
 from tests.remote_help import CI, directory, guarded, puller, pushed
@@ -248,6 +248,14 @@ def test_no_password_goes_to_a_token_server_without_tls():
         got = OciClient(parts[0], "k", credentials=Credentials("ci", SECRET)).get_manifest("t")
     assert isinstance(got, Failed)
     assert "without TLS" in got.detail
+
+
+@pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Bearer realm="https://t.invalid/x"'])
+def test_no_password_is_used_for_a_registry_without_tls(challenge):
+    client = OciClient(Origin("http", "k.invalid", 80), "k", credentials=Credentials("ci", SECRET))
+    got = client._answer(challenge, push=False)
+    assert isinstance(got, Failed)
+    assert got.detail == "no password is used for k.invalid:80 without TLS"
 
 
 def test_no_password_is_sent_without_tls(monkeypatch):

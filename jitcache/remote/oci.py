@@ -157,12 +157,13 @@ class OciClient:
 
     def _answer(self, challenge: str, *, push: bool) -> str | Failed:
         """The Authorization header that a challenge asks for."""
+        if self._credentials is not None and not self._origin.confidential:
+            # Nor to a token server: whoever is in between could have named it.
+            return Failed("denied", f"no password is used for {self._origin} without TLS")
         scheme, _, rest = challenge.partition(" ")
         if scheme.lower() == "basic":
             if self._credentials is None:
                 return Failed("denied", f"{self._origin} wants a password, and none is known")
-            if not self._origin.confidential:
-                return Failed("denied", f"no password is sent to {self._origin} without TLS")
             return self._credentials.basic()
         if scheme.lower() != "bearer":
             return Failed("unsupported", f"{self._origin} wants an unknown kind of login")
