@@ -17,13 +17,13 @@ from jitcache.build.action import (
     Action,
     action_of,
     actions_of,
-    clean_environment,
     longest_first,
     reproduce_command,
 )
 from jitcache.build.ninjabin import find_ninja
 from jitcache.build.ninjafile import edge_command, escape_path, escape_value, render
 from jitcache.errors import ToolchainError
+from jitcache.toolchain.environment import clean_environment
 from tests.build_help import job, key
 
 EDGE = Path("/x y/$edge.py")
@@ -144,7 +144,7 @@ def test_environment_holds_nothing_that_changes_bytes() -> None:
         "LD_PRELOAD": "x.so",
         "LANG": "de_DE",
     }
-    assert clean_environment(caller, "/run") == {
+    assert clean_environment(caller, "/run/tmp") == {
         "PATH": "/bin",
         "HOME": "/h",
         "LANG": "C",

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jitcache.build.model import CompileJob
+from jitcache.toolchain.environment import FIXED, PASSED_ON
 
 ACTIONS = "actions"
 TEMPORARY = "tmp"
@@ -24,9 +25,6 @@ _PLACEHOLDER = re.compile(r"\{(source|output|depfile)\}")
 # ninja has no escape for a newline or a bar in a path, and none is needed.
 _BAD_NAME = re.compile(r"[\x00-\x1f\x7f/|]")
 _BAD_WORD = re.compile(r"[\x00\n\r]")
-
-_PASSED_ON = ("PATH", "HOME")
-_FIXED = {"LANG": "C", "LC_ALL": "C"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +120,6 @@ def longest_first(actions: Sequence[Action]) -> tuple[Action, ...]:
     )
 
 
-def clean_environment(caller: Mapping[str, str], directory: str) -> dict[str, str]:
-    """The environment of compilers: a search path, a home, a fixed language, our own TMPDIR.
-
-    Everything else stays out: `CPATH`, `CCC_OVERRIDE_OPTIONS`, `ROCM_PATH`, `LD_PRELOAD`,
-    `LD_LIBRARY_PATH` and their like change what is compiled without changing the key.
-
-    Args:
-        caller: environment of this process.
-        directory: absolute path of the run directory.
-    """
-    env = {name: caller[name] for name in _PASSED_ON if name in caller}
-    return {**env, **_FIXED, "TMPDIR": f"{directory}/{TEMPORARY}"}
-
-
 def reproduce_command(action: Action, directory: str) -> str:
     """A line for a POSIX shell that runs the compiler as the build did.
 
@@ -143,8 +127,8 @@ def reproduce_command(action: Action, directory: str) -> str:
         action: what to run.
         directory: absolute path of the run directory.
     """
-    variables = [f'{name}="${name}"' for name in _PASSED_ON]
-    variables += [f"{name}={value}" for name, value in _FIXED.items()]
+    variables = [f'{name}="${name}"' for name in PASSED_ON]
+    variables += [f"{name}={value}" for name, value in FIXED.items()]
     variables.append(f'TMPDIR="$PWD/{TEMPORARY}"')
     variables += [f"{name}={shlex.quote(value)}" for name, value in action.job.env]
     return f"cd {shlex.quote(directory)} && env -i {' '.join(variables)} {shlex.join(action.argv)}"

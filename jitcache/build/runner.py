@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jitcache.build.action import ACTIONS, TEMPORARY, Action, actions_of, clean_environment
+from jitcache.build.action import ACTIONS, TEMPORARY, Action, actions_of
 from jitcache.build.capacity import choose_jobs, read_machine
 from jitcache.build.collector import Collector
 from jitcache.build.edge import EVENTS
@@ -22,6 +22,7 @@ from jitcache.build.model import CompileJob, Event, RunResult
 from jitcache.build.ninjabin import find_ninja
 from jitcache.build.ninjafile import render
 from jitcache.build.rundir import storage_error
+from jitcache.toolchain.environment import clean_environment
 
 BUILD_FILE = "build.ninja"
 
@@ -124,7 +125,7 @@ def _drive(
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *argv],
             cwd=directory,
-            env=clean_environment(os.environ, str(directory)),
+            env=clean_environment(os.environ, f"{directory}/{TEMPORARY}"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -7,36 +7,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from jitcache.errors import ToolchainError
+from jitcache.toolchain.environment import clean_environment
 from jitcache.toolchain.model import Part, ProviderName, Toolchain
 
 Status = Literal["found", "missing", "wrong"]
 
 ISA_VERSIONS = {"gfx942": 9402, "gfx950": 9500}
 """Targets that can be built for, with the number that the device libraries know them by."""
-
-CLEARED_ENVIRONMENT = (
-    "CCC_OVERRIDE_OPTIONS",
-    "COMPILER_PATH",
-    "CPATH",
-    "CPLUS_INCLUDE_PATH",
-    "C_INCLUDE_PATH",
-    "GCC_EXEC_PREFIX",
-    "HIP_CLANG_PATH",
-    "HIP_DEVICE_LIB_PATH",
-    "HIP_PATH",
-    "LIBRARY_PATH",
-    "ROCM_PATH",
-    "SOURCE_DATE_EPOCH",
-)
-"""Variables that change what clang reads or writes behind the command line's back. They are
-removed from the environment of every compiler call, so that they need not be in a key."""
-
-
-def compiler_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment to run a compiler in: `environ` without `CLEARED_ENVIRONMENT`."""
-    env = {k: v for k, v in environ.items() if k not in CLEARED_ENVIRONMENT}
-    env["LC_ALL"] = "C"
-    return env
 
 
 class Request(NamedTuple):
@@ -144,7 +121,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str], *, cwd: Path | None = N
     try:
         done = subprocess.run(
             list(argv),
-            env=compiler_environment(environ),
+            env=clean_environment(environ),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -62,7 +62,7 @@ class NotACompiler(NamedTuple):
 
 def compiler_facts(path: Path, request: Request, memo: Memo) -> CompilerFacts | NotACompiler:
     """Ask a clang about itself, or remember what it said while its files are unchanged."""
-    about = [str(path), request.environ.get("LD_LIBRARY_PATH", "")]
+    about = [str(path)]
     known = memo.recall("clang", about)
     if known is not None:
         try:
