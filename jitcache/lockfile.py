@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from jitcache.errors import InputError
 from jitcache.jsonread import Reader, ShapeError, parse
-from jitcache.store.model import Output
+from jitcache.store.model import ActionRecord, Output
 from jitcache.store.records import output_json, read_outputs
 
 if TYPE_CHECKING:
@@ -32,11 +32,18 @@ class LockedAction:
 
     Attributes:
         key: action key.
-        outputs: sorted by name.
+        outputs: what is served of its outputs, sorted by name.
     """
 
     key: str
     outputs: tuple[Output, ...]
+
+    def given_by(self, record: ActionRecord) -> bool:
+        """Whether a record is of this action and has these outputs.
+
+        It may have more: what only explains a build isn't locked.
+        """
+        return record.key == self.key and set(self.outputs) <= set(record.outputs)
 
 
 @dataclass(frozen=True, slots=True)

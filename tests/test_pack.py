@@ -353,6 +353,6 @@ def test_provenance_names_every_output_and_the_toolchain(sound):
     said = statement(lock, records, {"small.tar.zst": "sha256:" + "ab" * 32})
     assert said == statement(lock, reversed(records), {"small.tar.zst": "sha256:" + "ab" * 32})
     digests = {s["digest"]["sha256"] for s in said["subject"]}
-    assert {o.digest[7:] for a in lock.actions() for o in a.outputs} | {"ab" * 32} == digests
+    assert {o.digest[7:] for r in records for o in r.outputs} | {"ab" * 32} == digests
     definition = said["predicate"]["buildDefinition"]
     assert definition["internalParameters"]["toolchain"] == "llvm-22"

@@ -12,7 +12,8 @@ import pytest
 from jitcache import digest
 from jitcache.cli.main import main
 from jitcache.errors import InputError
-from jitcache.lockfile import Lock, LockedAction, LockedModule, write_lock
+from jitcache.lockfile import Lock, LockedModule, write_lock
+from jitcache.prebuild import HEADERS_OUTPUT
 from jitcache.remote import config as config_module
 from jitcache.remote.chain import Guarded
 from jitcache.remote.config import load_remotes
@@ -25,6 +26,7 @@ from jitcache.remote.oci import OciClient
 from jitcache.remote.transport import Origin, Transport, split
 from jitcache.store.store import Store
 from jitcache.userconfig import remotes_configured
+from tests.pack_help import locked
 from tests.remote_help import CI, directory, guarded, puller, pushed
 from tests.remote_servers import free_port, reply, serving
 from tests.store_help import make
@@ -363,9 +365,7 @@ def lock_of(tmp_path, *records):
         toolchain="t",
         provider="llvm",
         hip_version=(7, 1),
-        modules=tuple(
-            LockedModule(f"m{i}", LockedAction(r.key, r.outputs), ()) for i, r in enumerate(records)
-        ),
+        modules=tuple(LockedModule(f"m{i}", locked(r), ()) for i, r in enumerate(records)),
     )
     assert host in records
     write_lock(tmp_path / "lock.json", lock)
@@ -380,7 +380,9 @@ def test_from_key_to_pull_by_the_commands(home, tmp_path, capsys, monkeypatch):
     assert code == 0
     made = json.loads(out)
     store = Store(tmp_path / "store")
-    records = [store.put(*make(tmp_path / "w", n)) for n in ("one", "two")]
+    # As `prebuild` makes them: a lock doesn't name the list of headers.
+    made_of = {"kernel.co": b"code", HEADERS_OUTPUT: b"[]"}
+    records = [store.put(*make(tmp_path / "w", n, made_of)) for n in ("one", "two")]
     lock = lock_of(tmp_path, *records)
     assert run(capsys, "push", lock)[0] == 2  # no key
     code, out, err = run(capsys, "push", lock, "--key", made["secret_file"], "--json")

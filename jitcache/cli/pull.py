@@ -37,13 +37,13 @@ def command(lock: Path, name: str | None, as_json: bool) -> None:
     missing: list[NotFetched] = []
     for action in locked.actions():
         here = store.lookup(action.key)
-        if isinstance(here, Hit) and here.record.outputs == action.outputs:
+        if isinstance(here, Hit) and action.given_by(here.record):
             found += 1
             continue
         got = fetcher.fetch(action.key, action.outputs)
         if isinstance(got, NotFetched):
             missing.append(got)
-        elif got.record.outputs != action.outputs:
+        elif not action.given_by(got.record):
             reason = "an earlier result with other outputs is in the local store, and stays"
             missing.append(NotFetched(action.key, (("local", reason),)))
         else:

@@ -44,7 +44,7 @@ def command(lock: Path, name: str | None, keys: tuple[Path, ...], as_json: bool)
     absent: list[str] = []
     for action in locked.actions():
         here = store.lookup(action.key)
-        if isinstance(here, Hit) and here.record.outputs == action.outputs:
+        if isinstance(here, Hit) and action.given_by(here.record):
             records.append(here.record)
         else:
             absent.append(short_key(action.key))

@@ -275,7 +275,7 @@ def _check(contents: _Contents, path: Path) -> Lock:
     for key, record in contents.records.items():
         if key not in wanted:
             bad.append(f"{key}: a record that the lock doesn't name")
-        elif not set(wanted[key].outputs) <= set(record.outputs):
+        elif not wanted[key].given_by(record):
             bad.append(f"{key}: other outputs than the lock names")
         if record.target not in (lock.arch, "host"):
             bad.append(f"{key}: built for {record.target}, not {lock.arch}")

@@ -130,7 +130,7 @@ def readiness(lock: Lock, store: Store) -> Readiness:
     absent = []
     for action in lock.actions():
         found: Lookup = store.lookup(action.key)
-        if isinstance(found, Hit) and not set(action.outputs) <= set(found.record.outputs):
+        if isinstance(found, Hit) and not action.given_by(found.record):
             found = Miss(action.key, "other-bytes", f"{found.layer} holds another result")
         if isinstance(found, Hit):
             hits[action.key] = found

@@ -51,7 +51,7 @@ def gather(store: Store, lock: Lock) -> list[tuple[ActionRecord, dict[str, Path]
         hit = store.lookup(action.key)
         if not isinstance(hit, Hit):
             bad.append(f"{action.key}: {hit.reason} {hit.detail}".rstrip())
-        elif not set(action.outputs) <= set(hit.record.outputs):
+        elif not action.given_by(hit.record):
             bad.append(f"{action.key}: the store holds other bytes than the lock names")
         else:
             found.append((hit.record, hit.paths))

@@ -69,12 +69,12 @@ class Fetcher:
         self._trust = trust
         self._targets = targets
 
-    def fetch(self, key: str, outputs: tuple[Output, ...] | None = None) -> Fetched | NotFetched:
+    def fetch(self, key: str, outputs: tuple[Output, ...] = ()) -> Fetched | NotFetched:
         """Have an action in the local store.
 
         Args:
             key: the action key.
-            outputs: what it must have given, where a lock file says so.
+            outputs: among others it must have given these, where a lock file says so.
 
         Raises:
             StoreError: the local store can't be written.
@@ -90,9 +90,7 @@ class Fetcher:
                 reasons.append((remote.name, got))
         return NotFetched(key, tuple(reasons))
 
-    def _from(
-        self, remote: Guarded, key: str, outputs: tuple[Output, ...] | None
-    ) -> Fetched | str | None:
+    def _from(self, remote: Guarded, key: str, outputs: tuple[Output, ...]) -> Fetched | str | None:
         got = remote.get_record(key)
         if isinstance(got, Absent):
             return None
@@ -123,7 +121,7 @@ class Fetcher:
         self,
         envelope: Envelope,
         key: str,
-        outputs: tuple[Output, ...] | None,
+        outputs: tuple[Output, ...],
         *,
         signed: bool,
     ) -> str | None:
@@ -132,6 +130,6 @@ class Fetcher:
             return f"it is that of another action ({record.key[:19]})"
         if record.target not in self._targets:
             return f"it is for {record.target}, not for {' or '.join(sorted(self._targets))}"
-        if outputs is not None and record.outputs != outputs:
+        if not set(outputs) <= set(record.outputs):
             return "its outputs are not those that the lock file names"
         return self._trust.refusal(envelope, signed=signed) or problem(record)
