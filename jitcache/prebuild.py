@@ -129,6 +129,7 @@ class Prebuilder:
         on_start: told before compilers start: the jobs, and how many run at once.
         fetch: asked for what the store lacks, before anything is compiled: puts an action
             into the store and hands back its record, or None where no remote has it.
+        compiler_env: variables for compilers that change no byte of what they write.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Prebuilder:
         on_wait: Callable[[Busy], None] | None = None,
         on_start: Callable[[list[CompileJob], int], None] = lambda _jobs, _parallel: None,
         fetch: Callable[[str], ActionRecord | None] | None = None,
+        compiler_env: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self._store = store
         self._toolchain = toolchain
@@ -155,6 +157,7 @@ class Prebuilder:
         self._on_wait = on_wait
         self._on_start = on_start
         self._fetch = fetch
+        self._compiler_env = compiler_env
         clang = next((p.version for p in toolchain.parts if p.name == "clang"), "")
         self._compiler = f"clang {clang}"
 
@@ -316,6 +319,7 @@ class Prebuilder:
             argv=action.resolved.command.argv,
             cost_s=expected.cost_s,
             memory=expected.memory,
+            env=self._compiler_env,
         )
 
     def _publish(self, action: Action, compiled: Compiled, built: Built) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 from jitcache.errors import InputError
 
@@ -47,6 +48,29 @@ def own_file(path: Path) -> bytes | None:
         return None
     except OSError as e:
         raise InputError(f"can't be read ({e.strerror})", where=str(path)) from None
+
+
+def user_config() -> tuple[str, dict[str, Any]]:
+    """The user's `config.toml`: its path and its tables; both empty where there is none.
+
+    Raises:
+        InputError: it is no TOML, has unknown tables, or can't be believed.
+    """
+    directory = config_dir()
+    path = None if directory is None else directory / "config.toml"
+    data = None if path is None else own_file(path)
+    if data is None:
+        return "", {}
+    import tomllib
+
+    where = str(path)
+    try:
+        document = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as e:
+        raise InputError(f"is not TOML ({e})", where=where) from None
+    if set(document) - {"remote", "build"}:
+        raise InputError("has [[remote]] tables, a [build] table and nothing else", where=where)
+    return where, document
 
 
 def remotes_configured() -> bool:

@@ -72,6 +72,9 @@ def test_json_says_the_same(machine: FakeMachine, call: Doctor) -> None:
     assert value["store"]["free_bytes"] > 0
     assert value["machine"]["cores"] == os.cpu_count()
     assert value["ninja"]["status"] == "found"
+    # The compiler of this machine is a script, which gets none.
+    assert value["allocator"]["name"] is None
+    assert "no program" in value["allocator"]["detail"]
 
 
 def test_missing_part_is_told_with_the_next_step(machine: FakeMachine, call: Doctor) -> None:

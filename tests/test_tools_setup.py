@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ALL = ["clang-22", "lld-22", "llvm-22", "libamdhip64-dev", "rocm-device-libs"]
+LLVM = ["clang-22", "lld-22", "llvm-22", "libamdhip64-dev", "rocm-device-libs"]
+ALL = [*LLVM, "libmimalloc2.0"]
 SERVERS = ["docker-registry", "nginx-light", "libnginx-mod-http-dav-ext", "apache2-utils"]
 
 
@@ -101,7 +102,7 @@ def test_fresh_machine_gets_everything_and_a_second_run_nothing(machine: Machine
 
 
 def test_only_what_is_missing_is_installed(machine: Machine) -> None:
-    machine.installed.write_text("clang-22\nllvm-22\nlibamdhip64-dev\n")
+    machine.installed.write_text("clang-22\nllvm-22\nlibamdhip64-dev\nlibmimalloc2.0\n")
     assert machine.run().returncode == 0
     assert machine.done()[1].endswith("--no-install-recommends lld-22 rocm-device-libs")
 
@@ -134,7 +135,7 @@ def test_dry_run_says_and_does_nothing(machine: Machine) -> None:
 
 def test_without_root_the_exact_command_is_printed(machine: Machine) -> None:
     machine.stub("id", "echo 1000")
-    machine.installed.write_text("clang-22\nlld-22\nllvm-22\n")
+    machine.installed.write_text("clang-22\nlld-22\nllvm-22\nlibmimalloc2.0\n")
     told = machine.run()
     assert told.returncode == 1
     assert told.stdout == (

@@ -13,8 +13,10 @@ import click
 from jitcache.cli import output
 from jitcache.errors import JitcacheError, ToolchainError
 from jitcache.store.layout import Layout, store_root
+from jitcache.toolchain.allocator import Allocator, find_allocator, wished
 from jitcache.toolchain.base import ISA_VERSIONS, PartReport
 from jitcache.toolchain.find import examine, make_request
+from jitcache.toolchain.model import Toolchain
 
 _LOW_SPACE = 512 << 20
 """Free bytes below which a build may well fail: a module's objects and their staging."""
@@ -102,6 +104,7 @@ def command(
     troubles += store_troubles
     machine = _machine()
     gpus = find_gpus()
+    allocator = _allocator(examination.toolchain)
     toolchain = examination.toolchain
     ready = toolchain is not None and not any(t.fatal for t in troubles)
     if as_json:
@@ -113,6 +116,7 @@ def command(
                 "toolchain": toolchain.id if toolchain is not None else None,
                 "parts": [_part_json(r) for r in examination.reports],
                 "rejected_flags": list(toolchain.rejected_flags) if toolchain else [],
+                "allocator": allocator,
                 "ninja": ninja,
                 "packages": [p._asdict() for p in packages],
                 "store": store,
@@ -129,7 +133,7 @@ def command(
                 rejected = ", ".join(toolchain.rejected_flags)
                 output.out(f"flags that this compiler does not know, left out: {rejected}")
         output.out()
-        _print_rest(ninja, packages, store, machine, gpus)
+        _print_rest(allocator, ninja, packages, store, machine, gpus)
         for t in troubles:
             output.out(f"{'problem' if t.fatal else 'note'}: {t.what}")
             output.out(f"  next: {t.next_step}")
@@ -326,7 +330,18 @@ def _print_toolchain(provider: str, arch: str, reports: tuple[PartReport, ...]) 
             output.out(f"  next: {r.next_step or 'see the part above'}")
 
 
+def _allocator(toolchain: Toolchain | None) -> dict[str, Any]:
+    """What the compiler allocates memory with."""
+    if toolchain is None:
+        return {"name": None, "path": None, "detail": "needs a toolchain first"}
+    found = find_allocator(wished(None, os.environ), toolchain.compiler)
+    if isinstance(found, Allocator):
+        return {"name": found.name, "path": str(found.path), "detail": "preloaded into compilers"}
+    return {"name": None, "path": None, "detail": f"the C library's: {found.reason}"}
+
+
 def _print_rest(
+    allocator: dict[str, Any],
     ninja: dict[str, Any],
     packages: list[Package],
     store: dict[str, Any],
@@ -341,6 +356,10 @@ def _print_rest(
     known = machine["memory_bytes"] is not None
     memory = output.size(machine["memory_bytes"]) if known else "an unknown amount"
     rows = [
+        (
+            "allocator",
+            " ".join(allocator[k] for k in ("name", "path", "detail") if allocator[k]),
+        ),
         ("ninja", f"{ninja['status']} {ninja['version']} {ninja['path'] or ''}".strip()),
         ("python", f"{machine['python']}; {needed or 'packages unknown'}"),
         ("optional", optional or "none"),
@@ -352,4 +371,4 @@ def _print_rest(
         ("GPUs", cards or "none seen (not needed to build)"),
     ]
     for name, text in rows:
-        output.out(f"{name:<9} {text}")
+        output.out(f"{name:<10} {text}")

@@ -25,6 +25,7 @@ from jitcache.runtime.policy import POLICY_VARIABLE, jit_policy
 from jitcache.store.layout import Bucket
 from jitcache.store.model import Hit
 from jitcache.store.store import Store
+from jitcache.toolchain.allocator import find_allocator, wished
 from jitcache.toolchain.find import find_toolchain, path_of
 from jitcache.userconfig import remotes_configured
 
@@ -51,6 +52,7 @@ SALT_VARIABLE = "JITCACHE_SALT"
 @click.option("-k", "--keep-going", is_flag=True, help="Build what can be built after a failure.")
 @click.option("--provider", type=click.Choice(["rocm", "llvm"]), help="Toolchain provider.")
 @click.option("--ck", type=Path, help="CK tree or AITER checkout.")
+@click.option("--allocator", metavar="NAME", help="Allocator of the compiler: auto, off, a name.")
 @click.option("--lock", "lock_path", type=Path, help="Write the lock file here, too.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no report.")
 @output.json_option
@@ -64,6 +66,7 @@ def command(
     keep_going: bool,
     provider: str | None,
     ck: Path | None,
+    allocator: str | None,
     lock_path: Path | None,
     quiet: bool,
     as_json: bool,
@@ -112,6 +115,7 @@ def command(
                 keep_going=keep_going,
                 provider=provider,
                 ck=ck,
+                allocator=allocator,
                 lock_path=lock_path,
             )
         )
@@ -146,6 +150,7 @@ def _one(
     keep_going: bool,
     provider: str | None,
     ck: Path | None,
+    allocator: str | None,
     lock_path: Path | None,
 ) -> _Result:
     modules = worklist(planned)
@@ -180,6 +185,7 @@ def _one(
         on_wait=show.wait,
         on_start=show.start,
         fetch=fetch,
+        compiler_env=find_allocator(wished(allocator, os.environ), toolchain.compiler).env,
     )
     try:
         built = builder.build(_distinct(actions.values()))

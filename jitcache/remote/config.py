@@ -11,7 +11,7 @@ from typing import Any
 
 from jitcache.errors import InputError, UsageError
 from jitcache.userconfig import REMOTES_VARIABLE as VARIABLE
-from jitcache.userconfig import config_dir, own_file
+from jitcache.userconfig import user_config
 
 _KEYS = {"name", "url", "mode", "signatures", "deadline_s"}
 _SCHEMES = ("file", "http", "https", "oci", "oci+http", "s3", "gs", "az")
@@ -47,22 +47,10 @@ def load_remotes() -> tuple[RemoteConfig, ...]:
     said = os.environ.get(VARIABLE)
     if said is not None:
         return _distinct([_of_word(w, i) for i, w in enumerate(said.split(), 1)], VARIABLE)
-    directory = config_dir()
-    path = None if directory is None else directory / "config.toml"
-    data = None if path is None else own_file(path)
-    if data is None:
-        return ()
-    import tomllib
-
-    where = str(path)
-    try:
-        document = tomllib.loads(data.decode())
-    except (ValueError, RecursionError) as e:
-        raise InputError(f"is not TOML ({e})", where=where) from None
+    where, document = user_config()
     entries = document.get("remote", [])
-    unknown = set(document) - {"remote"}
-    if unknown or not isinstance(entries, list):
-        raise InputError("has [[remote]] tables and nothing else", where=where)
+    if not isinstance(entries, list):
+        raise InputError("must have remotes as [[remote]] tables", where=where)
     return _distinct([_of_table(e, f"{where}: remote {i}") for i, e in enumerate(entries)], where)
 
 
