@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=False)
 
 
-@click.command("report", short_help="Show the critical path of a build.")
+class _Command(click.Command):
+    """click would take the word behind a bare `--time-trace` for its number."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [f"{a}=1" if a == "--time-trace" else a for a in args])
+
+
+@click.command("report", cls=_Command, short_help="Show the critical path of a build.")
 @click.argument("build_dir", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--run",
@@ -50,6 +57,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=False)
     "--fail-if-slower-than", "slower_file", type=_FILE, help="A report's JSON; fail if slower."
 )
 @click.option("--by", metavar="PERCENT", help="How much slower is tolerated (default 10%).")
+@click.option(
+    "--time-trace",
+    "traced",
+    type=click.IntRange(1, 1000),
+    metavar="[=N]",
+    help="Look inside the N slowest translation units (1): clang's -ftime-trace.",
+)
 @click.option("--html", type=_FILE, help="Also write a page that needs no network.")
 @click.option("--trace", type=_FILE, help="Also write Chrome trace JSON (Perfetto).")
 @click.option("--svg", type=_FILE, help="Also write the timeline as a picture.")
@@ -66,6 +80,7 @@ def command(
     fail_over: bool,
     slower_file: Path | None,
     by: str | None,
+    traced: int | None,
     html: Path | None,
     trace: Path | None,
     svg: Path | None,
@@ -87,7 +102,17 @@ def command(
 
     build = read_build(build_dir if build_dir is not None else default_build_dir())
     if which == "all":
-        if wished or budget or slower_file or base_file or html or trace or svg or markdown:
+        if (
+            wished
+            or budget
+            or slower_file
+            or base_file
+            or html
+            or trace
+            or svg
+            or markdown
+            or traced
+        ):
             raise UsageError("--run all only lists the runs", hint="choose one with --run N")
         _list_runs(build, jobs, as_json=as_json)
         return
@@ -110,10 +135,16 @@ def command(
         from jitcache.report import compare
 
         comparison = compare.compare(compare.read_base(base_file), report)
+    inside = None
+    if traced is not None:
+        from jitcache.cli.output import say
+        from jitcache.report.insidetu import collect
+
+        inside = collect(build, report, traced, say=say)
     if html is not None:
         from jitcache.report import page
 
-        _write(html, page.render(report, comparison))
+        _write(html, page.render(report, comparison, inside))
     if trace is not None:
         from jitcache.report.trace import trace as chrome_trace
 
@@ -135,17 +166,26 @@ def command(
             for g in gates
         ]
         value["comparison"] = comparison.to_json() if comparison else None
+        value["time_trace"] = inside.to_json() if inside else None
         emit_json(value)
     elif markdown:
         from jitcache.report.markdown import render as render_markdown
 
         out(render_markdown(report, gates=gates, comparison=comparison, top=top))
+        if inside is not None:
+            from jitcache.report.insidetext import render_markdown as render_inside
+
+            out("\n" + render_inside(inside))
     else:
         from jitcache.report.text import render
 
         out(render(report, top=top))
         if comparison is not None:
             out("\n" + compare.render(comparison, top=top))
+        if inside is not None:
+            from jitcache.report.insidetext import render as render_inside
+
+            out("\n" + render_inside(inside))
         if gates:
             out("\n" + "\n".join(g.text for g in gates))
     failed = [g for g in gates if not g.ok and (g.kind != "budget" or fail_over)]

@@ -39,7 +39,7 @@ def render(
         parts.append(_changes(comparison, top))
     rows = report.edges[:top] if top else report.edges
     parts.append(
-        _table(
+        markdown_table(
             ["command", "time", "share", "slack", "critical"],
             [
                 [
@@ -83,9 +83,10 @@ def _changes(c: Comparison, top: int) -> str:
         ]
         for k in shown
     ]
-    return f"{head}\n\n{_table(['changed', 'before', 'after', 'change'], rows)}"
+    return f"{head}\n\n{markdown_table(['changed', 'before', 'after', 'change'], rows)}"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """A table; the first column is aligned left, the others right. Cells are escaped already."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Any
 
 from jitcache.report.compare import Comparison
+from jitcache.report.insidetu import InsideTus
 from jitcache.report.model import Report
 from jitcache.report.text import verdict
 from jitcache.report.trace import lanes
@@ -18,7 +19,9 @@ from jitcache.report.trace import lanes
 _DATA = "{{DATA}}"
 
 
-def render(report: Report, comparison: Comparison | None = None) -> str:
+def render(
+    report: Report, comparison: Comparison | None = None, inside: InsideTus | None = None
+) -> str:
     """The page.
 
     Args:
