@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 _WRAPPERS = ("ccache", "sccache", "distcc")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
@@ -121,7 +122,7 @@ def retargeted(argv: Sequence[str], scratch: str, trace: str) -> tuple[str, ...]
 
 def pass_target(argv: Sequence[str]) -> str:
     """What a pass compiles for: `gfx950`, or the triple of the host."""
-    words = dict(zip(argv, argv[1:], strict=False))
+    words = dict(pairwise(argv))
     triple = words.get("-triple", "")
     return words.get("-target-cpu", triple) if triple.startswith(("amdgcn", "nvptx")) else triple
 
@@ -137,7 +138,7 @@ def _unwrapped(call: list[str], directory: str) -> CompileCommand:
     if own:
         end = words.index("--")
         options = words[:end]
-        for option, text in zip(options, options[1:], strict=False):
+        for option, text in pairwise(options):
             if option == "--env":
                 name, _, value = text.partition("=")
                 env.append((name, value))

@@ -12,9 +12,11 @@ import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from jitcache.buildlog.timetrace import Span, Trace
+
+K = TypeVar("K")
 
 Phase = Literal["front end", "instantiation", "IR generation", "optimiser", "back end", "other"]
 
@@ -142,7 +144,7 @@ def attribute(traces: Iterable[Trace]) -> TuTime:
 
 
 def template_name(detail: str) -> str:
-    """A function or class without its template arguments: `ck::applier<1>::f` gives `ck::applier::f`.
+    """A function or class without template arguments: `applier<1>::f` gives `applier::f`.
 
     Of the place of a lambda only the file's name stays.
     """
@@ -189,10 +191,11 @@ def pruned(frame: Frame, smallest_us: int) -> Frame:
 def _spans(roots: list[Span], found: TuTime) -> None:
     """Walk all spans: phases, templates, activities and the flame."""
     parsed = False
-    # (span, its frame's parent, phase around it, templates open above it)
-    stack: list[tuple[Span, Frame, Phase, frozenset[str]]] = []
-    for root in reversed(roots):
-        stack.append((root, found.flame, "other", frozenset()))
+    # (span, its frame's parent, phase around it, names and templates open above it)
+    nothing: frozenset[str] = frozenset()
+    stack: list[tuple[Span, Frame, Phase, frozenset[str]]] = [
+        (root, found.flame, "other", nothing) for root in reversed(roots)
+    ]
     while stack:
         span, parent, around, above = stack.pop()
         phase = _PHASE_OF.get(span.name, around)
@@ -201,22 +204,19 @@ def _spans(roots: list[Span], found: TuTime) -> None:
             # was deferred.
             phase = "IR generation" if parsed else phase
             parsed = True
-        own = span.self_us
-        found.phases[phase] += own
-        activity = found.activities.setdefault((phase, span.name), Cost())
-        activity.add(Cost(1, span.total_us, own))
+        found.phases[phase] += span.self_us
         what = template_name(span.detail) if span.detail else ""
+        _count(found.activities, (phase, span.name), span.name in above, span)
         if span.name in _TEMPLATES and what:
-            total = 0 if what in above else span.total_us
-            found.templates.setdefault(what, Cost()).add(Cost(1, total, own))
-            above = above | {what}
+            _count(found.templates, what, what in above, span)
+            above |= {what}
+        above |= {span.name}
         name = f"{span.name}: {what}" if what else span.name
         frame = parent.children.setdefault(f"{phase}\n{name}", Frame(name, phase))
         frame.count += 1
         frame.total_us += span.total_us
-        frame.self_us += own
-        for child in reversed(span.children):
-            stack.append((child, frame, phase, above))
+        frame.self_us += span.self_us
+        stack.extend((child, frame, phase, above) for child in reversed(span.children))
 
 
 def _files(roots: list[Span], found: TuTime) -> None:
@@ -224,7 +224,14 @@ def _files(roots: list[Span], found: TuTime) -> None:
     while stack:
         span, above = stack.pop()
         path = posixpath.normpath(span.detail) if span.detail else "(unnamed)"
-        total = 0 if path in above else span.total_us
-        found.headers.setdefault(path, Cost()).add(Cost(1, total, span.self_us))
+        _count(found.headers, path, path in above, span)
         inner = above | {path}
         stack.extend((child, inner) for child in span.children)
+
+
+def _count(costs: dict[K, Cost], key: K, again: bool, span: Span) -> None:
+    """Count a span in; one within another of the same key adds nothing to its total."""
+    cost = costs.setdefault(key, Cost())
+    cost.count += 1
+    cost.total_us += 0 if again else span.total_us
+    cost.self_us += span.self_us

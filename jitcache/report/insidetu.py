@@ -166,7 +166,7 @@ def _again(build: BuildFiles, edge: Edge, say: Callable[[str], None]) -> UnitTim
         said = _run((*command.argv, "-###"), where, env, timeout=_ASKING_S)
         passes = parse_passes(said.stderr)
         if not passes:
-            return NoCompile("its command is no compile by clang")
+            return NoCompile(_error(said) or "its command is no compile by clang")
         traces = []
         for number, argv in enumerate(passes):
             target = pass_target(argv)
@@ -174,10 +174,15 @@ def _again(build: BuildFiles, edge: Edge, say: Callable[[str], None]) -> UnitTim
             file = Path(scratch, f"{number}.json")
             ran = _run(retargeted(argv, scratch, str(file)), where, env)
             if ran.returncode != 0:
-                why = next((x for x in ran.stderr.splitlines() if "error:" in x), "no message")
-                return NoCompile(f"compiling it again failed: {printable(why)[:200]}")
+                return NoCompile(f"compiling it again failed: {_error(ran) or 'no message'}")
             traces.append(_read(file))
     return _unit(edge, AGAIN, tuple(pass_target(p) for p in passes), traces)
+
+
+def _error(said: subprocess.CompletedProcess[str]) -> str:
+    """The first error of a compiler, "" for none."""
+    found = next((line for line in said.stderr.splitlines() if "error:" in line), "")
+    return printable(found.strip())[:200]
 
 
 def _command(build: BuildFiles, edge: Edge) -> CompileCommand | NoCompile:
