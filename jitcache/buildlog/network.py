@@ -145,7 +145,7 @@ def join(entries: Sequence[LogEntry], graph: Graph) -> Network:
             f"{len(strangers)} outputs of the run aren't in build.ninja, so nothing is known "
             f"of what they waited for: {_some(e.output for e in strangers)}"
         )
-    return _network(commands, pools=dict(graph.pools), notes=notes)
+    return network_of(commands, pools=dict(graph.pools), notes=notes)
 
 
 def guess(entries: Sequence[LogEntry]) -> Network:
@@ -157,7 +157,7 @@ def guess(entries: Sequence[LogEntry]) -> Network:
         # Commands that take no measurable time could come before themselves: stay below i.
         last = min(bisect_right(ends, group[0].start_ms), i) - 1
         commands.append(_command(group, (last,) if last >= 0 else ()))
-    return _network(commands, guessed=True, notes=[_GUESSED])
+    return network_of(commands, guessed=True, notes=[_GUESSED])
 
 
 def _command(group: tuple[LogEntry, ...], preds: tuple[int, ...]) -> Command:
@@ -172,14 +172,18 @@ def _some(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(all_names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def _network(
+def network_of(
     commands: list[Command],
     *,
     pools: dict[str, int] | None = None,
     guessed: bool = False,
     notes: list[str],
 ) -> Network:
-    """Put the commands into an order in which each comes after what it waits for."""
+    """Put the commands into an order in which each comes after what it waits for.
+
+    Raises:
+        InputError: they wait for one another in a circle.
+    """
     waits = [len(c.preds) for c in commands]
     after: list[list[int]] = [[] for _ in commands]
     for i, c in enumerate(commands):

@@ -24,6 +24,14 @@ the one with the longest time behind it."""
 _FIT_TRIES = 64
 
 
+def ninja_order(log_version: int) -> Order:
+    """Whom the ninja starts first that wrote a log of this version.
+
+    Version 5 is written by ninja up to 1.11, which takes the order of the file.
+    """
+    return "file" if log_version == 5 else "depth"
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """A simulated build.

@@ -19,8 +19,9 @@ from jitcache.buildlog.critical import (
 from jitcache.buildlog.kernelnames import short_names
 from jitcache.buildlog.log import LogEntry, Run
 from jitcache.buildlog.network import Network, guess, join
-from jitcache.buildlog.schedule import Order, lower_bound, simulate, what_if
+from jitcache.buildlog.schedule import Order, lower_bound, ninja_order, simulate, what_if
 from jitcache.errors import InputError
+from jitcache.report.dependencies import nodes
 from jitcache.report.model import (
     Bounds,
     ChainLink,
@@ -108,7 +109,7 @@ def report_cold(
     network = join(entries, build.graph)
     peak = max(usage(_network(build, r.entries)[0]).peak_jobs for r in build.log.runs[-1:])
     used = jobs or max(peak, 1)
-    schedule = simulate(network, used, order=_order(build))
+    schedule = simulate(network, used, order=ninja_order(build.log.version))
     network.commands = [
         replace(c, start_ms=s, end_ms=s + c.duration_ms) if c.ran else c
         for c, s in zip(network.commands, schedule.start_ms, strict=True)
@@ -152,11 +153,6 @@ def _network(build: BuildFiles, entries: tuple[LogEntry, ...]) -> tuple[Network,
     return network, notes + network.notes
 
 
-def _order(build: BuildFiles) -> Order:
-    # Version 5 is written by ninja up to 1.11, which takes the order of the file.
-    return "file" if build.log.version == 5 else "depth"
-
-
 def _report(
     build: BuildFiles,
     network: Network,
@@ -175,10 +171,10 @@ def _report(
         notes.append(f"{used.peak_jobs} commands ran at one time, more than the {count} jobs given")
     labels = _labels(network)
     wall = network.wall_ms
+    order = ninja_order(build.log.version)
     simulated: dict[int, float] = {}
     savings: list[Saving] = []
     if simulate_jobs and not network.guessed:
-        order = _order(build)
         for n in sorted({*SIMULATED_JOBS, count}):
             # Nothing beats the longest chain, so more jobs than reach it tell no more.
             if n == count or path.length_ms / 1000 not in simulated.values():
@@ -230,8 +226,10 @@ def _report(
             simulated_s=simulated,
         ),
         savings=savings,
-        what_if=_wished(network, wishes, labels, count, _order(build)) if wishes else None,
+        what_if=_wished(network, wishes, labels, count, order) if wishes else None,
         unfinished=unfinished,
+        graph=nodes(network),
+        pools={name: n for name, n in network.pools.items() if n > 0},
         notes=notes,
         skipped_lines=dict(build.log.skipped),
     )

@@ -6,7 +6,13 @@ import re
 from collections.abc import Sequence
 
 from jitcache.buildlog.kernelnames import printable
-from jitcache.report.compare import Comparison, change_text
+from jitcache.report.compare import (
+    CHANGE_COLUMNS,
+    Comparison,
+    change_cells,
+    change_text,
+    explanation,
+)
 from jitcache.report.gate import Gate
 from jitcache.report.model import Report
 from jitcache.report.text import shortened, verdict
@@ -74,16 +80,9 @@ def _changes(c: Comparison, top: int) -> str:
     shown = c.changes[:top] if top else c.changes
     if not shown:
         return head
-    rows = [
-        [
-            escape(shortened(k.label)),
-            "new" if k.before_s is None else f"{k.before_s:.3f} s",
-            "gone" if k.after_s is None else f"{k.after_s:.3f} s",
-            f"{k.delta_s:+.3f} s",
-        ]
-        for k in shown
-    ]
-    return f"{head}\n\n{markdown_table(['changed', 'before', 'after', 'change'], rows)}"
+    rows = [[escape(cell) for cell in change_cells(k)] for k in shown]
+    changes = markdown_table(list(CHANGE_COLUMNS), rows)
+    return f"{head}\n\n{changes}\n\nSeconds; {escape(explanation(c))}."
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from jitcache.report.dependencies import Node
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:
@@ -141,6 +143,8 @@ class Report:
     savings: list[Saving]
     what_if: Wished | None
     unfinished: int
+    graph: list[Node] = field(default_factory=list)
+    pools: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     skipped_lines: dict[str, int] = field(default_factory=dict)
 

@@ -38,6 +38,7 @@ def page_data(report: Report, comparison: Comparison | None = None) -> dict[str,
     """What the page's script reads; commands as rows, because there may be 20,000."""
     placed = {e.output: lane for lane, e in lanes(report.edges)}
     value = report.to_json()
+    del value["graph"], value["pools"]
     value["edges"] = [
         [
             e.label,
