@@ -15,6 +15,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+from jitcache.codegen import catalog
 from jitcache.toolchain.model import Toolchain
 
 STANDIN = Path(__file__).parent / "standin"
@@ -38,6 +39,15 @@ def torch_include() -> Path | None:
     if spec is None or spec.origin is None:
         return None
     return Path(spec.origin).parent / "include"
+
+
+def generator_words(spec: catalog.ModuleSpec) -> list[str]:
+    """Command line of AITER's generator for a module."""
+    words = ["-b", spec.b, "-c", spec.c, "-q", spec.quant.word, "-act", spec.act]
+    words += ["-m", str(spec.routed_weight_stage)]
+    words += ["--preshuffle"] if spec.preshuffle else []
+    words += ["--issplitk"] if spec.splitk else []
+    return words
 
 
 def generate(csrc: Path, directory: Path, arch: str, words: list[str]) -> list[Path]:
