@@ -32,6 +32,8 @@ class ExitCode(enum.IntEnum):
     """A lock was not released in time."""
     FORBIDDEN = 9
     """Policy forbids the compile or download that would be needed."""
+    UNTRUSTED = 10
+    """Nobody whom this user trusts has signed what came from outside, or it was disowned."""
     BUG = 70
     """Not the user's fault: please report it."""
     INTERRUPTED = 130
@@ -120,6 +122,12 @@ class ForbiddenError(JitcacheError):
     """Policy forbids what would be needed."""
 
     exit_code = ExitCode.FORBIDDEN
+
+
+class UntrustedError(JitcacheError):
+    """What came from outside is not signed by anybody who is trusted."""
+
+    exit_code = ExitCode.UNTRUSTED
 
 
 class BuildError(JitcacheError):

@@ -10,11 +10,15 @@ import zstandard
 
 from jitcache import digest
 from jitcache.lockfile import Lock, LockedAction, LockedInstance, LockedModule, LockedVariant
-from jitcache.pack.write import gather, members, tar_pieces
+from jitcache.pack.signed import Belief
+from jitcache.pack.write import contents, tar_pieces
 from jitcache.prebuild import HEADERS_OUTPUT
 from jitcache.store.model import ActionRecord
 from jitcache.store.store import Store
+from tests.remote_help import CI, TRUST
 from tests.store_help import make
+
+BELIEF = Belief(TRUST)
 
 
 def locked(record: ActionRecord) -> LockedAction:
@@ -56,7 +60,7 @@ def filled(directory: Path, *, names: tuple[str, ...] = ("one", "two")) -> tuple
 
 def archive(store: Store, lock: Lock) -> bytes:
     """The archive inside of a sound pack."""
-    return b"".join(tar_pieces(members(lock, gather(store, lock))))
+    return b"".join(tar_pieces(contents(store, lock, [CI])))
 
 
 def with_member(sound: bytes, info: tarfile.TarInfo, data: bytes = b"") -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -14,12 +15,16 @@ import pytest
 from jitcache.errors import ForbiddenError, InputError
 from jitcache.lockfile import write_lock
 from jitcache.pack.image import write_image
+from jitcache.pack.read import unpack
 from jitcache.pack.warm import fetch, find_lock, prefetch, readiness
 from jitcache.pack.write import write_pack
 from jitcache.store.layout import Bucket
 from jitcache.store.store import Store
-from tests.pack_help import filled
+from tests.pack_help import BELIEF, filled
+from tests.remote_help import CI
 
+SIGNER = {"JITCACHE_SIGNING_KEY": f"ci:{base64.b64encode(CI.seed).decode()}"}
+TRUSTING = {"JITCACHE_TRUSTED_KEYS": str(CI.public())}
 ROOT = Path(__file__).parent.parent
 
 
@@ -44,12 +49,13 @@ def jitcache(
 
 def test_each_kind_of_source_fills_an_empty_store(tmp_path):
     store, lock = filled(tmp_path)
-    write_pack(store, lock, tmp_path / "p.tar.zst")
-    write_image(store, lock, tmp_path / "image")
-    for number, source in enumerate(("p.tar.zst", "image", "store")):
+    write_pack(store, lock, tmp_path / "p.tar.zst", signers=[CI])
+    write_image(store, lock, tmp_path / "image", signers=[CI])
+    unpack(tmp_path / "p.tar.zst", Store(tmp_path / "seed"), BELIEF)
+    for number, source in enumerate(("p.tar.zst", "image", "seed")):
         target = Store(tmp_path / f"target-{number}")
         assert readiness(lock, target).kernels_present == 0
-        state = fetch(lock, target, [tmp_path / source])
+        state = fetch(lock, target, [str(tmp_path / source)], BELIEF)
         assert str(state) == "2/2 kernels and 1/1 host shims present, 0 to build"
         assert prefetch(state) == sum(
             p.stat().st_size for p in {p for h in state.hits.values() for p in h.paths.values()}
@@ -96,29 +102,42 @@ def test_pack_unpack_warm_and_gate_as_commands(tmp_path):
     lock_file = tmp_path / "small.lock.json"
     write_lock(lock_file, lock)
     root, pack = store.layout.root, tmp_path / "p.tar.zst"
-    packed = jitcache(
-        "pack", lock_file, "-o", pack, "--provenance", tmp_path / "s.json", "--json", store=root
-    )
+    words = ("pack", lock_file, "-o", pack, "--provenance", tmp_path / "s.json", "--json")
+    assert jitcache(*words, store=root).returncode == 2  # nobody signs the provenance
+    packed = jitcache(*words, store=root, **SIGNER)
     assert packed.returncode == 0, packed.stderr
-    assert json.loads(packed.stdout)["records"] == 3
-    assert json.loads((tmp_path / "s.json").read_text())["_type"].startswith("https://in-toto.io")
+    assert (json.loads(packed.stdout)["records"], json.loads(packed.stdout)["signed"]) == (3, True)
+    payload = base64.b64decode(json.loads((tmp_path / "s.json").read_text())["payload"])
+    assert json.loads(payload)["_type"].startswith("https://in-toto.io")
     gate = jitcache("doctor", "--strict", "--lock", lock_file, store=tmp_path / "new")
     assert gate.returncode == 9
     assert "0/2 kernels" in gate.stdout
     assert "gemm1_64x32" in gate.stderr
-    warm = jitcache(
-        "warm", "--lock", lock_file, "--from", pack, "--prefetch", store=tmp_path / "new"
-    )
+    words = ("warm", "--lock", lock_file, "--from", pack, "--prefetch")
+    stranger = jitcache(*words, store=tmp_path / "new")
+    assert stranger.returncode == 10
+    assert "the key 'ci' is not trusted here" in stranger.stderr
+    warm = jitcache(*words, store=tmp_path / "new", **TRUSTING)
     assert warm.returncode == 0, warm.stderr
     assert "2/2 kernels and 1/1 host shims present, 0 to build" in warm.stdout
-    unpacked = jitcache("unpack", pack, "--to", tmp_path / "seed", store=tmp_path / "unused")
+    words = ("unpack", pack, "--to", tmp_path / "seed")
+    assert jitcache(*words, store=tmp_path / "unused").returncode == 10
+    unpacked = jitcache(*words, store=tmp_path / "unused", **TRUSTING)
     assert unpacked.returncode == 0, unpacked.stderr
+    believed = jitcache("unpack", pack, "--signatures", "off", store=tmp_path / "another")
+    assert believed.returncode == 0, believed.stderr
+    by_source = jitcache(
+        "warm", "--manifest", "small", "--from", pack, store=tmp_path / "third", **TRUSTING
+    )
+    assert by_source.returncode == 0, by_source.stderr
     seeds = str(tmp_path / "seed")
     by_name = jitcache("warm", "--manifest", "small", store=tmp_path / "no", seeds=seeds)
     assert by_name.returncode == 0, by_name.stderr
     bad = jitcache("doctor", "--strict", store=tmp_path / "new")
     assert bad.returncode == 2
-    wrong = jitcache("unpack", pack, "--digest", "sha256:" + "0" * 64, store=tmp_path / "new")
+    wrong = jitcache(
+        *("unpack", pack, "--digest", "sha256:" + "0" * 64), store=tmp_path / "new", **TRUSTING
+    )
     assert wrong.returncode == 7
     neither = jitcache("pack", lock_file, store=root)
     assert neither.returncode == 2
@@ -127,11 +146,9 @@ def test_pack_unpack_warm_and_gate_as_commands(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, setpriv")
 def test_another_user_checks_a_mounted_seed_without_writing(tmp_path):
     store, lock = filled(tmp_path)
-    write_pack(store, lock, tmp_path / "p.tar.zst")
-    from jitcache.pack.read import unpack
-
+    write_pack(store, lock, tmp_path / "p.tar.zst", signers=[CI])
     seed = tmp_path / "seed"
-    unpack(tmp_path / "p.tar.zst", Store(seed))
+    unpack(tmp_path / "p.tar.zst", Store(seed), BELIEF)
     for path in (tmp_path, *tmp_path.parents):
         if path.stat().st_uid == 0 and path != Path("/") and not path.stat().st_mode & 0o005:
             path.chmod(path.stat().st_mode | 0o055)

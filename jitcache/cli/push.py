@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from jitcache.cli import output
+from jitcache.cli.signing import KEY_VARIABLE, key_option, load_signers
 from jitcache.cli.storeview import open_store, short_key
 from jitcache.errors import InputError, JitcacheError, UsageError
 from jitcache.lockfile import load_lock
 from jitcache.remote.config import RemoteConfig, choose, load_remotes
 from jitcache.store.model import ActionRecord, Hit
 
-if TYPE_CHECKING:
-    from jitcache.sign.keys import SecretKey
-
-KEY_VARIABLE = "JITCACHE_SIGNING_KEY"
-
 
 @click.command()
 @click.argument("lock", type=click.Path(path_type=Path))
 @click.option("--to", "name", metavar="REMOTE", help="Push there; else to the only `rw` remote.")
-@click.option("--key", "keys", type=Path, multiple=True, help="File of a secret key (repeatable).")
+@key_option
 @output.json_option
 def command(lock: Path, name: str | None, keys: tuple[Path, ...], as_json: bool) -> None:
     """Sign everything that LOCK names, and push it to a remote."""
@@ -32,7 +26,7 @@ def command(lock: Path, name: str | None, keys: tuple[Path, ...], as_json: bool)
     from jitcache.remote.push import Pushed, push
 
     config = _target(load_remotes(), name)
-    signers = _signers(keys)
+    signers = load_signers(keys)
     if config.signed and not signers:
         raise UsageError(
             "there is no key to sign with",
@@ -97,12 +91,3 @@ def _target(remotes: tuple[RemoteConfig, ...], name: str | None) -> RemoteConfig
             f"there are {len(writable)} remotes with mode rw", hint="choose one with --to"
         )
     return writable[0]
-
-
-def _signers(paths: tuple[Path, ...]) -> list[SecretKey]:
-    from jitcache.sign.keys import parse_secret, read_secret
-
-    signers = [read_secret(path) for path in paths]
-    if not paths and (text := os.environ.get(KEY_VARIABLE)):
-        signers.append(parse_secret(text, where=KEY_VARIABLE))
-    return signers

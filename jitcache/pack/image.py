@@ -7,19 +7,20 @@ Source: OCI image specification 1.1, image-layout.md, manifest.md and config.md.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jitcache import digest
 from jitcache.errors import DamagedError, InputError
-from jitcache.jsonread import Reader, ShapeError, parse
+from jitcache.jsonread import ShapeError, parse
 from jitcache.lockfile import Lock
 from jitcache.pack.model import Packed
 from jitcache.pack.write import write_pack
+from jitcache.sign.keys import SecretKey
 from jitcache.store.durable import explained
 from jitcache.store.store import Store
 
@@ -67,15 +68,24 @@ def manifest(lock: Lock, packed: Packed) -> bytes:
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
-            "config": _descriptor(CONFIG_TYPE, digest.of_bytes(conf), len(conf)),
-            "layers": [_descriptor(LAYER_TYPE, packed.digest, packed.size)],
+            "config": descriptor(CONFIG_TYPE, digest.of_bytes(conf), len(conf)),
+            "layers": [descriptor(LAYER_TYPE, packed.digest, packed.size)],
             "annotations": labels(lock),
         }
     )
 
 
-def write_image(store: Store, lock: Lock, target: Path, *, level: int = 3) -> Packed:
+def write_image(
+    store: Store,
+    lock: Lock,
+    target: Path,
+    *,
+    level: int = 3,
+    signers: Sequence[SecretKey] = (),
+) -> Packed:
     """Write a pack as an OCI image layout, in a directory that doesn't exist yet or is empty.
+
+    The arguments are those of `write_pack`.
 
     Raises:
         InputError: the directory holds something.
@@ -94,13 +104,13 @@ def write_image(store: Store, lock: Lock, target: Path, *, level: int = 3) -> Pa
         try:
             blobs = temp / "blobs" / "sha256"
             blobs.mkdir(parents=True)
-            packed = write_pack(store, lock, temp / "layer", level=level)
+            packed = write_pack(store, lock, temp / "layer", level=level, signers=signers)
             (temp / "layer").replace(blobs / packed.digest[7:])
             described = manifest(lock, packed)
             for data in (config(lock, packed), described):
                 (blobs / digest.of_bytes(data)[7:]).write_bytes(data)
             entry = {
-                **_descriptor(MANIFEST_TYPE, digest.of_bytes(described), len(described)),
+                **descriptor(MANIFEST_TYPE, digest.of_bytes(described), len(described)),
                 "platform": {"architecture": "amd64", "os": "linux"},
                 "annotations": {"org.opencontainers.image.ref.name": "latest"},
             }
@@ -121,28 +131,46 @@ def layer_of(layout: Path) -> tuple[Path, str]:
         InputError: the directory is not a layout with one image of one pack.
         DamagedError: the manifest doesn't have the digest that the index states.
     """
-    try:
-        images = list(_json(layout / "index.json")["manifests"].each())
-        if len(images) != 1:
-            raise InputError(f"holds {len(images)} images, not 1", where=str(layout))
-        name = images[0]["digest"].digest()
-        path = layout / "blobs" / "sha256" / name[7:]
-        data = _small(path)
-        if digest.of_bytes(data) != name:
-            raise DamagedError(
-                f"is not what the index names, {name}", where=str(path), hint="get it again"
-            )
-        layers = list(Reader(json.loads(data), "$")["layers"].each())
-        if len(layers) != 1 or layers[0]["mediaType"].text() != LAYER_TYPE:
-            raise InputError("is not an image of one pack", where=str(layout))
-        layer = layers[0]["digest"].digest()
-    except (ShapeError, ValueError) as e:
-        raise InputError(f"is not an OCI image layout ({e})", where=str(layout)) from None
+    name = image_of(layout)
+    path = layout / "blobs" / "sha256" / name[7:]
+    data = _small(path)
+    if digest.of_bytes(data) != name:
+        raise DamagedError(
+            f"is not what the index names, {name}", where=str(path), hint="get it again"
+        )
+    layer, _ = layer_named(data, str(layout))
     return layout / "blobs" / "sha256" / layer[7:], layer
 
 
-def _json(path: Path) -> Reader:
-    return parse(_small(path))
+def image_of(layout: Path) -> str:
+    """Digest of the manifest of the one image of an OCI image layout.
+
+    Raises:
+        InputError: the directory is not a layout with one image.
+    """
+    try:
+        listed = parse(_small(layout / "index.json"))["manifests"]
+        images = [entry["digest"].digest() for entry in listed.each()]
+    except ShapeError as e:
+        raise InputError(f"is not an OCI image layout ({e})", where=str(layout)) from None
+    if len(images) != 1:
+        raise InputError(f"holds {len(images)} images, not 1", where=str(layout))
+    return images[0]
+
+
+def layer_named(data: bytes, where: str) -> tuple[str, int]:
+    """Digest and size of the one layer that the manifest of a pack's image names.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        layers = list(parse(data)["layers"].each())
+        if len(layers) == 1 and layers[0]["mediaType"].text() == LAYER_TYPE:
+            return layers[0]["digest"].digest(), layers[0]["size"].integer(1)
+    except ShapeError as e:
+        raise InputError(f"is not the manifest of an image ({e})", where=where) from None
+    raise InputError("is not an image of one pack", where=where)
 
 
 def _small(path: Path) -> bytes:
@@ -153,5 +181,6 @@ def _small(path: Path) -> bytes:
         raise InputError(f"can't be read ({e.strerror})", where=str(path)) from None
 
 
-def _descriptor(media_type: str, blob: str, size: int) -> dict[str, Any]:
+def descriptor(media_type: str, blob: str, size: int) -> dict[str, Any]:
+    """What a manifest or index says of a blob."""
     return {"mediaType": media_type, "digest": blob, "size": size}

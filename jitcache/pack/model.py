@@ -26,8 +26,11 @@ _REST = "[0-9a-f]{62}"
 RECORD_NAME = re.compile(rf"{Bucket.AC.value}/({_FAN})/({_REST})\.json")
 BLOB_NAME = re.compile(rf"{Bucket.CAS.value}/({_FAN})/({_REST})")
 LOCK_NAME = re.compile(rf"{Bucket.LOCKS.value}/[A-Za-z0-9_][A-Za-z0-9._+-]*\.lock\.json")
+RECORD_SIGNATURES_NAME = re.compile(rf"{Bucket.SIGNATURES.value}/({_FAN})/({_REST})\.json")
+LOCK_SIGNATURES_NAME = re.compile(rf"{Bucket.SIGNATURES.value}/([A-Za-z0-9_][^/]*\.lock\.json)")
 DIRECTORY_NAME = re.compile(
-    rf"{Bucket.AC.value}(/{_FAN})?|{Bucket.CAS.value}(/{_FAN})?|{Bucket.LOCKS.value}"
+    rf"({Bucket.AC.value}|{Bucket.CAS.value}|{Bucket.SIGNATURES.value})(/{_FAN})?"
+    rf"|{Bucket.LOCKS.value}"
 )
 
 
@@ -61,6 +64,7 @@ class Packed:
         tar_size: bytes of that archive.
         records: number of action records.
         blobs: number of blobs.
+        signed: whether the lock file and every record carry a signature.
     """
 
     digest: str
@@ -69,6 +73,7 @@ class Packed:
     tar_size: int
     records: int
     blobs: int
+    signed: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ isn't known here, so `builder.id` names this program and its version; a signer a
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 from typing import Any
 
 from jitcache._version import __version__
+from jitcache.jsonread import parse
 from jitcache.lockfile import Lock
 from jitcache.store.model import ActionRecord
 
@@ -62,9 +64,42 @@ def statement(lock: Lock, records: Iterable[ActionRecord], packs: dict[str, str]
                     {"name": name, "digest": _digest(d)} for name, d in sorted(parts)
                 ],
             },
-            "runDetails": {"builder": {"id": f"urn:jitcache:{__version__}"}},
+            "runDetails": {
+                "builder": {"id": f"urn:jitcache:{__version__}"},
+                "metadata": {"finishedOn": _time(max((r.created for r in known), default=0))},
+            },
         },
     }
+
+
+def finished(payload: bytes) -> int:
+    """When the last action of a statement was built, in seconds since the epoch.
+
+    Raises:
+        ShapeError: it is not a statement of ours.
+    """
+    r = parse(payload)
+    r["_type"].one_of(STATEMENT_TYPE)
+    r["predicateType"].one_of(PREDICATE_TYPE)
+    said = r["predicate"]["runDetails"]["metadata"]["finishedOn"]
+    try:
+        return int(datetime.datetime.fromisoformat(said.text()).timestamp())
+    except ValueError:
+        raise said.fail("is not a time") from None
+
+
+def subjects(payload: bytes) -> set[str]:
+    """The digests that a statement speaks of.
+
+    Raises:
+        ShapeError: it is not a statement of ours.
+    """
+    return {f"sha256:{s['digest']['sha256'].text()}" for s in parse(payload)["subject"].each()}
+
+
+def _time(seconds: int) -> str:
+    when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return when.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _digest(text: str) -> dict[str, str]:

@@ -12,41 +12,39 @@ import hashlib
 import os
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from jitcache.errors import DamagedError, InputError
 from jitcache.jsonread import ShapeError
-from jitcache.lockfile import Lock, parse_lock
+from jitcache.lockfile import Lock, parse_lock, write_lock
+from jitcache.pack.archive import Archive
 from jitcache.pack.model import (
     BLOB_NAME,
     BLOCK,
     DIRECTORY_NAME,
     LOCK_NAME,
+    LOCK_SIGNATURES_NAME,
     RECORD_NAME,
+    RECORD_SIGNATURES_NAME,
     TAG_NAME,
-    WINDOW_LOG,
     Limits,
     Unpacked,
 )
+from jitcache.pack.signed import Belief, lock_file_name, require_belief
 from jitcache.pack.write import lock_name
+from jitcache.sign import beside
+from jitcache.sign.envelope import Envelope, read_signatures
+from jitcache.sign.keys import Signature
 from jitcache.store import durable
 from jitcache.store.layout import Bucket
 from jitcache.store.model import ActionRecord
-from jitcache.store.records import decode, problem
+from jitcache.store.records import canonical, decode, problem
 from jitcache.store.store import Store
 
 _CHUNK = 1 << 20
-_INPUT = 1 << 11
-"""Compressed bytes taken at a time: even of a bomb that is some 64 MB in memory."""
-
-_FRAME_HEADER = 18
-"""Bytes of the largest header of a zstd frame."""
-
-_NO_SIZE = (2**64 - 1, 2**64 - 2)
-"""What zstandard says of a frame that doesn't state its size."""
 
 
 @dataclass(slots=True)
@@ -57,20 +55,38 @@ class _Contents:
     blobs: dict[str, Path] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     locks: dict[str, Lock] = field(default_factory=dict)
+    signatures: dict[str, tuple[Signature, ...]] = field(default_factory=dict)
+    lock_signatures: dict[str, tuple[Signature, ...]] = field(default_factory=dict)
+
+    def envelopes(self) -> dict[str, Envelope]:
+        """Every record with its signatures, by key."""
+        return {
+            key: Envelope(record, canonical(record), self.signatures.get(key, ()))
+            for key, record in self.records.items()
+        }
 
 
-def unpack(path: Path, store: Store, *, digest: str = "", limits: Limits | None = None) -> Unpacked:
+def unpack(
+    path: Path,
+    store: Store,
+    belief: Belief,
+    *,
+    digest: str = "",
+    limits: Limits | None = None,
+) -> Unpacked:
     """Verify a pack as a whole, then put what it holds into a store, with its lock file.
 
     Args:
         path: the pack.
         store: where to put it; any directory can be one.
+        belief: whose signatures count.
         digest: `sha256:...` that the file must have; "" for any.
         limits: what it may take at most.
 
     Raises:
         InputError: the file can't be read, or is not a pack that jitcache could have written.
         DamagedError: bytes don't match a digest.
+        UntrustedError: nobody who is believed has signed all of it, or some was disowned.
         StoreError: the store can't be written.
     """
     staging = store.layout.bucket(Bucket.TMP)
@@ -85,100 +101,33 @@ def unpack(path: Path, store: Store, *, digest: str = "", limits: Limits | None 
                 raise InputError(f"can't read the pack ({e.strerror})", where=str(path)) from None
             if digest:
                 _check_whole(f, digest, path)
-            _read(_Archive(f, path, limits or Limits()), contents, staging)
+            _read(Archive(f, path, limits or Limits()), contents, staging)
         lock = _check(contents, path)
-        for record in contents.records.values():
-            store.put(record, {o.name: contents.blobs[o.digest] for o in record.outputs})
-        from jitcache.lockfile import write_lock
-
-        write_lock(store.layout.root / lock_name(lock), lock)
+        envelopes = contents.envelopes()
+        by = contents.lock_signatures.get(lock_file_name(lock), ())
+        require_belief(belief, lock, by, envelopes, path)
+        _publish(contents, lock, envelopes, store)
+        beside.keep(beside.of_lock(store.layout, lock_file_name(lock)), by)
     finally:
         for staged in contents.blobs.values():
             durable.discard(staged)
     return Unpacked(lock, len(contents.records), len(contents.blobs), sum(contents.sizes.values()))
 
 
-class _Archive:
-    """The bytes inside of a pack: never more than it states, and never more than allowed."""
-
-    def __init__(self, f: IO[bytes], path: Path, limits: Limits) -> None:
-        import zstandard
-
-        self.path, self.limits = path, limits
-        self._error = zstandard.ZstdError
-        self._file = f
-        head = f.read(_FRAME_HEADER)
-        f.seek(0)
-        try:
-            frame = zstandard.get_frame_parameters(head)
-        except zstandard.ZstdError as e:
-            raise self.refuse(f"is not a zstd file ({e})") from None
-        if frame.content_size in _NO_SIZE:
-            raise self.refuse("does not state how large it is inside")
-        if frame.content_size > limits.total:
-            raise self.refuse(
-                f"states {frame.content_size} bytes inside; at most {limits.total} are read"
-            )
-        if frame.window_size > 1 << WINDOW_LOG:
-            raise self.refuse(f"asks for a window of {frame.window_size} bytes of memory")
-        self.left = frame.content_size
-        self._frame = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG).decompressobj()
-        self._ready = memoryview(b"")
-
-    def refuse(self, why: str) -> InputError:
-        """The error of a pack that isn't one."""
-        return InputError(
-            f"the pack {why}",
-            where=str(self.path),
-            hint="get it again from where it was published, and make sure of its digest",
-        )
-
-    def read(self, size: int) -> bytes:
-        """Exactly `size` bytes."""
-        if size > self.left:
-            raise self.refuse("ends within a member")
-        data = bytearray()
-        while len(data) < size:
-            piece = self._some(size - len(data))
-            if not piece:
-                raise self.refuse("was cut short")
-            data += piece
-        self.left -= size
-        return bytes(data)
-
-    def end(self) -> None:
-        """Make sure that only empty blocks follow, and no second frame.
-
-        Reading to the end is also what makes zstd compare its own checksum.
-        """
-        while self.left:
-            if any(self.read(min(self.left, _CHUNK))):
-                raise self.refuse("has data after its end")
-        if self._some(1):
-            raise self.refuse("holds more than it states")
-        if self._frame.unused_data or self._file.read(1):
-            raise self.refuse("is followed by other data")
-
-    def _some(self, size: int) -> bytes:
-        try:
-            while not self._ready and not self._frame.eof:
-                chunk = self._file.read(_INPUT)
-                if not chunk:
-                    break
-                self._ready = memoryview(self._frame.decompress(chunk))
-        except self._error as e:
-            raise DamagedError(
-                f"the compressed data is damaged ({e})", where=str(self.path), hint="get it again"
-            ) from None
-        except OSError as e:
-            raise InputError(f"can't be read ({e.strerror})", where=str(self.path)) from None
-        piece, self._ready = self._ready[:size], self._ready[size:]
-        return bytes(piece)
+def _publish(
+    contents: _Contents, lock: Lock, envelopes: Mapping[str, Envelope], store: Store
+) -> None:
+    for key, envelope in envelopes.items():
+        record = envelope.record
+        kept = store.put(record, {o.name: contents.blobs[o.digest] for o in record.outputs})
+        if kept == record:
+            beside.keep(store.layout.signatures(key), envelope.signatures)
+    write_lock(store.layout.root / lock_name(lock), lock)
 
 
-def _read(archive: _Archive, contents: _Contents, staging: Path) -> None:
+def _read(archive: Archive, contents: _Contents, staging: Path) -> None:
     seen: set[str] = set()
-    for info in _headers(archive):
+    for info in archive.headers():
         name = info.name.rstrip("/") if info.type == tarfile.DIRTYPE else info.name
         if name in seen:
             raise archive.refuse(f"names {name!r} twice")
@@ -198,22 +147,7 @@ def _read(archive: _Archive, contents: _Contents, staging: Path) -> None:
                 raise archive.refuse(f"has data between its members, after {name!r}")
 
 
-def _headers(archive: _Archive) -> Iterator[tarfile.TarInfo]:
-    while True:
-        block = archive.read(BLOCK)
-        if not any(block):
-            archive.end()
-            return
-        try:
-            info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
-        except (tarfile.HeaderError, UnicodeDecodeError) as e:
-            raise archive.refuse(f"has a damaged member header ({e})") from None
-        if info.size < 0 or info.size > archive.left:
-            raise archive.refuse(f"has a member of {info.size} bytes, {info.name!r}: too many")
-        yield info
-
-
-def _member(archive: _Archive, info: tarfile.TarInfo, contents: _Contents, staging: Path) -> None:
+def _member(archive: Archive, info: tarfile.TarInfo, contents: _Contents, staging: Path) -> None:
     name = info.name
     if found := BLOB_NAME.fullmatch(name):
         _stage(archive, f"sha256:{found[1]}{found[2]}", info.size, contents, staging)
@@ -226,11 +160,15 @@ def _member(archive: _Archive, info: tarfile.TarInfo, contents: _Contents, stagi
         contents.records[key] = _record(data, key, archive, name)
     elif LOCK_NAME.fullmatch(name):
         contents.locks[name] = parse_lock(data, where=f"{archive.path}: {name}")
+    elif found := RECORD_SIGNATURES_NAME.fullmatch(name):
+        contents.signatures[f"sha256:{found[1]}{found[2]}"] = _signatures(data, archive, name)
+    elif found := LOCK_SIGNATURES_NAME.fullmatch(name):
+        contents.lock_signatures[found[1]] = _signatures(data, archive, name)
     elif name != TAG_NAME:
         raise archive.refuse(f"holds a file that no store has: {name!r}")
 
 
-def _record(data: bytes, key: str, archive: _Archive, name: str) -> ActionRecord:
+def _record(data: bytes, key: str, archive: Archive, name: str) -> ActionRecord:
     try:
         record = decode(data)
     except ShapeError as e:
@@ -243,7 +181,16 @@ def _record(data: bytes, key: str, archive: _Archive, name: str) -> ActionRecord
     return record
 
 
-def _stage(archive: _Archive, digest: str, size: int, contents: _Contents, staging: Path) -> None:
+def _signatures(data: bytes, archive: Archive, name: str) -> tuple[Signature, ...]:
+    try:
+        return read_signatures(data)
+    except ShapeError as e:
+        raise DamagedError(
+            f"{name}: {e.path} {e.problem}", where=str(archive.path), hint="get it again"
+        ) from None
+
+
+def _stage(archive: Archive, digest: str, size: int, contents: _Contents, staging: Path) -> None:
     hasher = hashlib.sha256()
     with durable.explained("write to the store", staging):
         fd, name = tempfile.mkstemp(prefix=".unpack-", suffix=".tmp", dir=staging)
@@ -285,6 +232,9 @@ def _check(contents: _Contents, path: Path) -> Lock:
                 have = contents.sizes.get(output.digest, "no")
                 bad.append(f"{key}: {output.name} has {have} bytes, not {output.size}")
     bad += [f"{d}: a blob that no record names" for d in contents.blobs if d not in named]
+    bad += [f"{k}: signatures of no record" for k in contents.signatures if k not in wanted]
+    others = contents.lock_signatures.keys() - {lock_file_name(lock)}
+    bad += [f"{n}: signatures of no lock file" for n in sorted(others)]
     if bad:
         raise DamagedError(
             "the pack does not hold what its lock file names",

@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jitcache.errors import ForbiddenError, InputError
 from jitcache.lockfile import Lock, load_lock
-from jitcache.pack.image import layer_of
-from jitcache.pack.read import unpack
-from jitcache.store.layout import Bucket
-from jitcache.store.model import Hit, Lookup, Miss
+from jitcache.pack.signed import Belief, require_believed_lock, untrusted
+from jitcache.pack.source import is_layout, unpack_from
+from jitcache.remote.fetch import Fetcher, NotFetched
+from jitcache.remote.interface import Failed
+from jitcache.remote.reference import is_reference
+from jitcache.sign import beside
+from jitcache.store.layout import Bucket, Layout
+from jitcache.store.model import Hit, Lookup, Miss, Notice
 from jitcache.store.seeds import Seed
 from jitcache.store.store import Store
 
@@ -117,6 +121,21 @@ def find_lock(manifest: str, arch: str | None, roots: Sequence[Path]) -> Lock:
     )
 
 
+def lock_from(source: str, store: Store, belief: Belief, manifest: str, arch: str | None) -> Lock:
+    """The lock file of a manifest that a source has; a pack is unpacked for it.
+
+    Raises:
+        InputError, DamagedError, UntrustedError, StoreError: as `fetch`, and where the
+            source has no such lock.
+    """
+    if not _is_seed(source):
+        take(source, store, belief)
+        return find_lock(manifest, arch, [store.layout.root])
+    lock = find_lock(manifest, arch, [Path(source)])
+    require_believed_lock(belief, lock, Layout(Path(source)))
+    return lock
+
+
 def readiness(lock: Lock, store: Store) -> Readiness:
     """Look up everything a lock names, in the store and its seeds."""
     names: dict[str, list[str]] = {}
@@ -149,45 +168,94 @@ def readiness(lock: Lock, store: Store) -> Readiness:
     )
 
 
-def fetch(lock: Lock, store: Store, sources: Sequence[Path]) -> Readiness:
-    """Put what a lock lacks into the store, from packs, image layouts and seed directories.
+def fetch(
+    lock: Lock,
+    store: Store,
+    sources: Sequence[str],
+    belief: Belief,
+    fetcher: Fetcher | None = None,
+) -> Readiness:
+    """Put what a lock lacks into the store: from packs, images, seeds, and then remotes.
 
     Sources are asked in order, and only while something is missing. What comes from them is
-    verified byte by byte.
+    verified byte by byte, and believed only if a trusted key has signed it. A registry or
+    remote that can't be reached is told in the store's notices or in what is absent.
+
+    Args:
+        lock: what has to be there.
+        store: where it is looked for and put.
+        sources: packs, image layouts, references to images, directories of seeds.
+        belief: whose signatures count for sources.
+        fetcher: asks the configured remotes; None where there are none.
 
     Raises:
         InputError: a source is neither a pack nor a directory.
         DamagedError: a pack doesn't hold what it says.
+        UntrustedError: a source has the kernels, but nobody who is believed has signed them.
         StoreError: the store can't be written.
     """
     state = readiness(lock, store)
     for source in sources:
         if not state.absent:
             break
-        if (source / "oci-layout").is_file():
-            layer, digest = layer_of(source)
-            unpack(layer, store, digest=digest)
-        elif source.is_dir():
-            _from_seed(source, store, [a.key for a in state.absent])
-        elif source.is_file():
-            unpack(source, store)
-        else:
-            raise InputError(
-                "is neither a pack, an image layout nor a store",
-                where=str(source),
-                hint="give the file that `jitcache pack` wrote, or the directory of a seed",
-            )
+        take(source, store, belief, [a.key for a in state.absent])
         state = readiness(lock, store)
-    return state
+    if fetcher is None or not state.absent:
+        return state
+    wanted = {a.key: a for a in lock.actions()}
+    reasons = {}
+    for missing in state.absent:
+        got = fetcher.fetch(missing.key, wanted[missing.key].outputs)
+        if isinstance(got, NotFetched):
+            reasons[missing.key] = "; ".join(f"remote {name}: {why}" for name, why in got.reasons)
+    state = readiness(lock, store)
+    absent = tuple(
+        replace(a, detail="; ".join(filter(None, (a.detail, reasons.get(a.key)))))
+        for a in state.absent
+    )
+    return replace(state, absent=absent)
 
 
-def _from_seed(source: Path, store: Store, keys: Sequence[str]) -> None:
+def take(source: str, store: Store, belief: Belief, keys: Sequence[str] = ()) -> None:
+    """Put actions from one source into the store; of a pack, all that it holds.
+
+    Raises:
+        InputError, DamagedError, UntrustedError, StoreError: as `fetch`.
+    """
+    if _is_seed(source):
+        _from_seed(Path(source), store, belief, keys)
+    elif is_reference(source) or Path(source).exists():
+        got = unpack_from(source, store, belief)
+        if isinstance(got, Failed):
+            store.notices.append(Notice("source-failed", source, got.detail))
+    else:
+        raise InputError(
+            "is neither a pack, an image layout nor a store",
+            where=source,
+            hint="give the file that `jitcache pack` wrote, a seed's directory, or oci://...",
+        )
+
+
+def _is_seed(source: str) -> bool:
+    return not is_reference(source) and Path(source).is_dir() and not is_layout(source)
+
+
+def _from_seed(source: Path, store: Store, belief: Belief, keys: Sequence[str]) -> None:
     # As a seed: every byte is compared, and the source itself is never written.
     seed = Seed(source, store.notices)
+    refused = []
     for key in keys:
         hit = seed.lookup(key)
-        if isinstance(hit, Hit):
-            store.put(hit.record, hit.paths)
+        if not isinstance(hit, Hit):
+            continue
+        envelope = beside.envelope(seed.layout, hit.record)
+        why = belief.trust.refusal(envelope, signed=belief.signed)
+        if why is not None:
+            refused.append(f"{hit.record.label} ({key[7:19]}): {why}")
+        elif store.put(hit.record, hit.paths) == hit.record:
+            beside.keep(store.layout.signatures(key), envelope.signatures)
+    if refused:
+        raise untrusted("the seed", source, tuple(refused))
 
 
 def prefetch(state: Readiness) -> int:

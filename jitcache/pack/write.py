@@ -6,13 +6,15 @@ import hashlib
 import os
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from jitcache.errors import DamagedError, InputError, StoreError
 from jitcache.lockfile import Lock, dump_lock
 from jitcache.pack.model import BLOCK, LOCK_NAME, TAG_NAME, WINDOW_LOG, Member, Packed
+from jitcache.pack.signed import lock_file_name, signature_members
+from jitcache.sign.keys import SecretKey
 from jitcache.store.durable import explained, fsync_dir
 from jitcache.store.layout import CACHEDIR_TAG, Bucket, Layout
 from jitcache.store.model import ActionRecord, Hit
@@ -31,7 +33,7 @@ def lock_name(lock: Lock) -> str:
     Raises:
         InputError: the manifest's name can't be part of a file name.
     """
-    name = f"{Bucket.LOCKS.value}/{lock.manifest}.{lock.arch}.lock.json"
+    name = f"{Bucket.LOCKS.value}/{lock_file_name(lock)}"
     if not LOCK_NAME.fullmatch(name):
         raise InputError(
             f"the manifest's name {lock.manifest!r} can't be part of a file name",
@@ -65,9 +67,28 @@ def gather(store: Store, lock: Lock) -> list[tuple[ActionRecord, dict[str, Path]
     return found
 
 
-def members(lock: Lock, found: Iterable[tuple[ActionRecord, dict[str, Path]]]) -> list[Member]:
+def contents(store: Store, lock: Lock, signers: Sequence[SecretKey] = ()) -> list[Member]:
+    """Every file of a pack, sorted by name.
+
+    Args:
+        store: where the results are looked up, seeds included.
+        lock: what has to be in the pack.
+        signers: who sign its records and its lock.
+
+    Raises:
+        StoreError: something is missing from the store.
+    """
+    found = gather(store, lock)
+    return members(lock, found, signature_members(store, lock, (r for r, _ in found), signers))
+
+
+def members(
+    lock: Lock,
+    found: Iterable[tuple[ActionRecord, dict[str, Path]]],
+    signatures: Iterable[Member] = (),
+) -> list[Member]:
     """Every file of a pack, sorted by name, each once; the order of `found` doesn't matter."""
-    by_name = {}
+    by_name = {m.name: m for m in signatures}
 
     def add(member: Member) -> None:
         by_name[member.name] = member
@@ -86,7 +107,14 @@ def members(lock: Lock, found: Iterable[tuple[ActionRecord, dict[str, Path]]]) -
     return [by_name[name] for name in sorted(by_name)]
 
 
-def write_pack(store: Store, lock: Lock, target: Path, *, level: int = 3) -> Packed:
+def write_pack(
+    store: Store,
+    lock: Lock,
+    target: Path,
+    *,
+    level: int = 3,
+    signers: Sequence[SecretKey] = (),
+) -> Packed:
     """Write everything a lock needs as one file; a reader sees all of it or nothing.
 
     Args:
@@ -94,12 +122,13 @@ def write_pack(store: Store, lock: Lock, target: Path, *, level: int = 3) -> Pac
         lock: what has to be in the pack.
         target: the file; one that is there is replaced.
         level: zstd level: 3 for every build, 19 for releases.
+        signers: who sign what is in it.
 
     Raises:
         StoreError: something is missing from the store, or the file can't be written.
         DamagedError: a stored blob isn't what its digest says.
     """
-    files = members(lock, gather(store, lock))
+    files = contents(store, lock, signers)
     with explained("write the pack", target):
         fd, name = tempfile.mkstemp(prefix=".pack-", dir=target.absolute().parent)
         temp = Path(name)
@@ -126,6 +155,7 @@ def compress(files: list[Member], f: IO[bytes], *, level: int) -> Packed:
     import zstandard
 
     total = tar_size(files)
+    records = sum(m.name.startswith(Bucket.AC.value) for m in files)
     # One thread: with several, the bytes would depend on their number.
     how = zstandard.ZstdCompressionParameters.from_level(
         level,
@@ -147,8 +177,9 @@ def compress(files: list[Member], f: IO[bytes], *, level: int) -> Packed:
         size=out.size,
         tar_digest="sha256:" + inner.hexdigest(),
         tar_size=total,
-        records=sum(m.name.startswith(Bucket.AC.value) for m in files),
+        records=records,
         blobs=sum(m.name.startswith(Bucket.CAS.value) for m in files),
+        signed=sum(m.name.startswith(Bucket.SIGNATURES.value) for m in files) == records + 1,
     )
 
 

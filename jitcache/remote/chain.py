@@ -24,64 +24,22 @@ _PAUSE_S = 0.1
 T = TypeVar("T")
 
 
-class Guarded:
-    """A remote, its rights and its bounds.
+class Bounds:
+    """What keeps a server that hangs or fails from costing more than is stated.
 
     Args:
-        name: for people and for `--to`.
-        remote: what does the work.
-        writable: whether `push` may write there.
-        signed: whether its records have to be signed.
         deadline_s: seconds for one operation.
 
     Attributes:
-        down: why the remote is left out, once it is.
+        down: why the server is left out, once it is.
     """
 
-    def __init__(
-        self,
-        name: str,
-        remote: Remote,
-        *,
-        writable: bool = False,
-        signed: bool = True,
-        deadline_s: float = DEADLINE_S,
-    ) -> None:
-        self.name = name
-        self.writable = writable
-        self.signed = signed
+    def __init__(self, deadline_s: float = DEADLINE_S) -> None:
         self.down: str | None = None
-        self._remote = remote
         self._deadline_s = deadline_s
-        self._absent: set[str] = set()
 
-    def get_record(self, key: str) -> Got:
-        """As the remote's; what it said it doesn't have it isn't asked for again."""
-        if key in self._absent:
-            return Absent()
-        got = self._bounded(lambda: self._remote.get_record(key), 0)
-        if isinstance(got, Absent):
-            self._absent.add(key)
-        return got
-
-    def put_record(self, key: str, data: bytes, blobs: tuple[tuple[str, int], ...]) -> Put:
-        """As the remote's."""
-        self._absent.discard(key)
-        return self._bounded(lambda: self._remote.put_record(key, data, blobs), len(data))
-
-    def get_blob(self, digest: str, size: int) -> Got:
-        """As the remote's."""
-        return self._bounded(lambda: self._remote.get_blob(digest, size), size)
-
-    def put_blob(self, digest: str, data: bytes) -> Put:
-        """As the remote's."""
-        return self._bounded(lambda: self._remote.put_blob(digest, data), len(data))
-
-    def creates_once(self) -> bool | Failed:
-        """As the remote's."""
-        return self._bounded(self._remote.creates_once, 0)
-
-    def _bounded(self, work: Callable[[], T], size: int) -> T | Failed:
+    def run(self, work: Callable[[], T], size: int) -> T | Failed:
+        """Try an operation that moves some bytes, for as long as it may take."""
         if self.down is not None:
             return Failed("unavailable", f"left out: {self.down}")
         until = time.monotonic() + allowance(self._deadline_s, size)
@@ -98,6 +56,60 @@ class Guarded:
         assert isinstance(result, Failed)  # noqa: S101
         self.down = result.detail
         return result
+
+
+class Guarded(Bounds):
+    """A remote, its rights and its bounds.
+
+    Args:
+        name: for people and for `--to`.
+        remote: what does the work.
+        writable: whether `push` may write there.
+        signed: whether its records have to be signed.
+        deadline_s: seconds for one operation.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        remote: Remote,
+        *,
+        writable: bool = False,
+        signed: bool = True,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        super().__init__(deadline_s)
+        self.name = name
+        self.writable = writable
+        self.signed = signed
+        self._remote = remote
+        self._absent: set[str] = set()
+
+    def get_record(self, key: str) -> Got:
+        """As the remote's; what it said it doesn't have it isn't asked for again."""
+        if key in self._absent:
+            return Absent()
+        got = self.run(lambda: self._remote.get_record(key), 0)
+        if isinstance(got, Absent):
+            self._absent.add(key)
+        return got
+
+    def put_record(self, key: str, data: bytes, blobs: tuple[tuple[str, int], ...]) -> Put:
+        """As the remote's."""
+        self._absent.discard(key)
+        return self.run(lambda: self._remote.put_record(key, data, blobs), len(data))
+
+    def get_blob(self, digest: str, size: int) -> Got:
+        """As the remote's."""
+        return self.run(lambda: self._remote.get_blob(digest, size), size)
+
+    def put_blob(self, digest: str, data: bytes) -> Put:
+        """As the remote's."""
+        return self.run(lambda: self._remote.put_blob(digest, data), len(data))
+
+    def creates_once(self) -> bool | Failed:
+        """As the remote's."""
+        return self.run(self._remote.creates_once, 0)
 
 
 def _in_time(work: Callable[[], T], seconds: float) -> T | Failed:

@@ -8,16 +8,18 @@ size and digest that the record states. `Store.put` checks all of them once more
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from jitcache.jsonread import ShapeError
 from jitcache.remote.chain import Guarded
 from jitcache.remote.interface import Absent, Failed
+from jitcache.sign import beside
 from jitcache.sign.envelope import Envelope, unpack
 from jitcache.sign.trust import Trust
+from jitcache.store import durable
+from jitcache.store.layout import Bucket
 from jitcache.store.model import ActionRecord, Output
 from jitcache.store.records import problem
 from jitcache.store.store import Store
@@ -104,17 +106,23 @@ class Fetcher:
         if refusal is not None:
             return f"the record is refused: {refusal}"
         record = envelope.record
-        with tempfile.TemporaryDirectory(prefix="jitcache-fetch-") as directory:
+        # In the store's own place: a server may have no other that it can write to.
+        staging = self._store.layout.bucket(Bucket.TMP)
+        with contextlib.ExitStack() as stack, durable.explained("keep what was fetched", staging):
             files = {}
-            for number, output in enumerate(record.outputs):
+            durable.make_dir(staging)
+            for output in record.outputs:
                 blob = remote.get_blob(output.digest, output.size)
                 if isinstance(blob, Absent):
                     return f"it has the record, but not {output.name} ({output.digest[:19]})"
                 if isinstance(blob, Failed):
                     return blob.detail
-                files[output.name] = Path(directory, str(number))
-                files[output.name].write_bytes(blob.data)
+                temp = durable.write_temp(staging, blob.data, 0o600, durable=False)
+                stack.callback(durable.discard, temp)
+                files[output.name] = temp
             kept = self._store.put(record, files)
+        if kept == record:
+            beside.keep(self._store.layout.signatures(key), envelope.signatures)
         return Fetched(kept, remote.name, sum(o.size for o in record.outputs))
 
     def _refusal(

@@ -1,17 +1,16 @@
-"""OCI registries: blobs by digest, and one manifest per action.
+"""One repository of an OCI registry: blobs and manifests by digest.
 
-An action is a manifest with the tag `ac-<hex of its key>`; its config is the signed record and
-its layers are the outputs. So a registry's own garbage collection keeps exactly what a record
-names, and ordinary tools can copy and mirror it. Every digest is verified here: registries
-serve damaged files, and the usual Python client accepts them.
+Every digest is verified here: registries serve damaged files, and the usual Python client
+accepts them.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import urllib.parse
 from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
 
 from jitcache import digest as digests
 from jitcache.jsonread import ShapeError, parse
@@ -29,9 +28,7 @@ from jitcache.remote.interface import (
 from jitcache.remote.transport import Origin, Response, Transport, refusal, split
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-ACTION_TYPE = "application/vnd.jitcache.action.v1"
-RECORD_TYPE = "application/vnd.jitcache.record.v1+json"
-BLOB_TYPE = "application/vnd.jitcache.blob.v1"
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
@@ -72,9 +69,28 @@ class OciClient:
             return refusal(got, str(self._origin))
         return verified(got.body, digest, size, str(self._origin))
 
-    def put_blob(self, data: bytes, digest: str | None = None) -> Put:
-        """Upload a blob in one piece, unless the repository has it."""
-        name = digest or digests.of_bytes(data)
+    def download(self, digest: str, size: int, target: Path) -> Stored | Absent | Failed:
+        """A blob into a file, verified as by `get_blob`; for what is too large for memory.
+
+        Raises:
+            OSError: the file can't be written.
+        """
+        with target.open("w+b") as f:
+            got = self._ask("GET", f"{self._base}/blobs/{digest}", limit=size, into=f)
+        if isinstance(got, Failed):
+            return got
+        if got.status == 404:
+            return Absent()
+        if got.status != 200:
+            return refusal(got, str(self._origin))
+        if target.stat().st_size != size or digests.of_file(target) != digest:
+            return Failed(
+                "damaged", f"{self._origin} sent bytes that don't match {digest[:19]} and {size}"
+            )
+        return Stored()
+
+    def put_blob(self, name: str, data: bytes | Path) -> Put:
+        """Upload a blob, or a file, of a digest in one piece, unless the repository has it."""
         there = self._ask("HEAD", f"{self._base}/blobs/{name}")
         if isinstance(there, Failed):
             return there
@@ -101,12 +117,12 @@ class OciClient:
             return done
         return Stored() if done.status == 201 else refusal(done, str(self._origin))
 
-    def get_manifest(self, reference: str) -> Got:
-        """A manifest by tag or digest; by digest it is verified."""
+    def get_manifest(self, reference: str, media_type: str = MANIFEST_TYPE) -> Got:
+        """A manifest or index by tag or digest; by digest it is verified."""
         got = self._ask(
             "GET",
             f"{self._base}/manifests/{reference}",
-            headers={"Accept": MANIFEST_TYPE},
+            headers={"Accept": media_type},
             limit=MAX_RECORD,
         )
         if isinstance(got, Failed):
@@ -121,6 +137,57 @@ class OciClient:
 
     def put_manifest(self, reference: str, data: bytes, media_type: str = MANIFEST_TYPE) -> Put:
         """Upload a manifest under a tag or its digest; a tag that exists is moved."""
+        done = self._put_manifest(reference, data, media_type)
+        return done if isinstance(done, Failed) else Stored()
+
+    def attach(self, data: bytes, subject: str, descriptor: dict[str, Any]) -> Put:
+        """Upload a manifest that refers to another, so that `referrers` finds it.
+
+        Where the registry doesn't say that it keeps the list, we keep it under a tag, as the
+        distribution specification 1.1 has it ("Referrers Tag Schema").
+
+        Args:
+            data: the manifest.
+            subject: digest of the manifest that it refers to.
+            descriptor: of `data`, as it stands in the list.
+        """
+        done = self._put_manifest(descriptor["digest"], data, MANIFEST_TYPE)
+        if isinstance(done, Failed):
+            return done
+        if done.headers.get("oci-subject"):
+            return Stored()
+        listed = self._listed(self.get_manifest(_referrers_tag(subject), INDEX_TYPE))
+        if isinstance(listed, Failed):
+            return listed
+        others = [d for d in listed if d.get("digest") != descriptor["digest"]]
+        index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [*others, descriptor]}
+        return self.put_manifest(_referrers_tag(subject), digests.canonical_json(index), INDEX_TYPE)
+
+    def referrers(self, subject: str) -> list[dict[str, Any]] | Failed:
+        """Descriptors of the manifests that refer to one: of the registry's list, or our tag."""
+        got = self._ask(
+            "GET",
+            f"{self._base}/referrers/{subject}",
+            headers={"Accept": INDEX_TYPE},
+            limit=MAX_RECORD,
+        )
+        if not isinstance(got, Failed) and got.status == 200:
+            return self._listed(Found(got.body))
+        if isinstance(got, Failed) and got.kind == "unavailable":
+            return got
+        return self._listed(self.get_manifest(_referrers_tag(subject), INDEX_TYPE))
+
+    def _listed(self, got: Got) -> list[dict[str, Any]] | Failed:
+        if isinstance(got, Failed):
+            return got
+        if isinstance(got, Absent):
+            return []
+        try:
+            return [d.object() for d in parse(got.data)["manifests"].each()]
+        except ShapeError as e:
+            return Failed("damaged", f"{self._origin}: the list of what refers to an image: {e}")
+
+    def _put_manifest(self, reference: str, data: bytes, media_type: str) -> Response | Failed:
         done = self._ask(
             "PUT",
             f"{self._base}/manifests/{reference}",
@@ -128,25 +195,28 @@ class OciClient:
             headers={"Content-Type": media_type},
             push=True,
         )
-        if isinstance(done, Failed):
+        if isinstance(done, Failed) or done.status == 201:
             return done
-        return Stored() if done.status == 201 else refusal(done, str(self._origin))
+        return refusal(done, str(self._origin))
 
     def _ask(
         self,
         method: str,
         url: str,
         *,
-        body: bytes | None = None,
+        body: bytes | Path | None = None,
         headers: Mapping[str, str] | None = None,
         limit: int = 1 << 16,
+        into: IO[bytes] | None = None,
         push: bool = False,
     ) -> Response | Failed:
         for attempt in range(2):
             wanted = dict(headers or {})
             if self._authorization is not None:
                 wanted["Authorization"] = self._authorization
-            got = self._transport.request(method, url, body=body, headers=wanted, limit=limit)
+            got = self._transport.request(
+                method, url, body=body, headers=wanted, limit=limit, into=into
+            )
             if isinstance(got, Failed) or got.status != 401 or attempt:
                 return got
             answer = self._answer(got.headers.get("www-authenticate", ""), push=push)
@@ -189,69 +259,6 @@ class OciClient:
             return Failed("unavailable", f"{realm[0]} answers something that is no token")
 
 
-class OciRemote:
-    """Actions and their outputs in one repository."""
-
-    def __init__(self, client: OciClient) -> None:
-        self._client = client
-
-    def get_record(self, key: str) -> Got:
-        """The config of the action's manifest."""
-        got = self._client.get_manifest(_tag(key))
-        if not isinstance(got, Found):
-            return got
-        try:
-            config = parse(got.data)["config"]
-            kind, name, size = (
-                config["mediaType"].text(),
-                config["digest"].digest(),
-                config["size"].integer(1, MAX_RECORD),
-            )
-        except ShapeError as e:
-            return Failed("damaged", f"the manifest of the action: {e}")
-        if kind != RECORD_TYPE:
-            return Failed("damaged", f"the action's tag names something else ({kind})")
-        return self._client.get_blob(name, size)
-
-    def put_record(self, key: str, data: bytes, blobs: tuple[tuple[str, int], ...]) -> Put:
-        """Upload the record and its manifest, unless the tag exists."""
-        there = self._client.get_manifest(_tag(key))
-        if isinstance(there, Failed):
-            return there
-        if isinstance(there, Found):
-            return Exists()
-        put = self._client.put_blob(data)
-        if isinstance(put, Failed):
-            return put
-        return self._client.put_manifest(_tag(key), manifest(data, blobs))
-
-    def get_blob(self, digest: str, size: int) -> Got:
-        """A blob by its digest."""
-        return self._client.get_blob(digest, size)
-
-    def put_blob(self, digest: str, data: bytes) -> Put:
-        """Upload a blob; the registry checks the digest, too."""
-        return self._client.put_blob(data, digest)
-
-    def creates_once(self) -> bool | Failed:
-        """No: the protocol has no conditional creation of a tag; we look before we push."""
-        return False
-
-
-def manifest(record: bytes, blobs: tuple[tuple[str, int], ...]) -> bytes:
-    """The manifest of an action."""
-    layers = [{"mediaType": BLOB_TYPE, "digest": d, "size": s} for d, s in sorted(set(blobs))]
-    config = {"mediaType": RECORD_TYPE, "digest": digests.of_bytes(record), "size": len(record)}
-    document = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "artifactType": ACTION_TYPE,
-        "config": config,
-        "layers": layers,
-    }
-    return json.dumps(document, separators=(",", ":")).encode()
-
-
 def verified(data: bytes, digest: str, size: int | None, where: str) -> Got:
     """The bytes, if they are those of the digest."""
     if size is not None and len(data) != size:
@@ -261,5 +268,5 @@ def verified(data: bytes, digest: str, size: int | None, where: str) -> Got:
     return Found(data)
 
 
-def _tag(key: str) -> str:
-    return "ac-" + key.removeprefix("sha256:")
+def _referrers_tag(digest: str) -> str:
+    return digest.replace(":", "-")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jitcache.errors import InputError
 from jitcache.remote.chain import Guarded
@@ -13,6 +14,9 @@ from jitcache.remote.fetch import Fetcher
 from jitcache.remote.interface import Remote
 from jitcache.sign.trust import load_trust
 from jitcache.store.store import Store
+
+if TYPE_CHECKING:
+    from jitcache.remote.oci import OciClient
 
 
 def open_remote(config: RemoteConfig) -> Guarded:
@@ -63,21 +67,35 @@ def _remote(config: RemoteConfig) -> Remote:
 
 
 def _oci(config: RemoteConfig, scheme: str, rest: str) -> Remote:
-    from jitcache.remote.credentials import find
-    from jitcache.remote.oci import OciClient, OciRemote
-    from jitcache.remote.transport import LOOPBACK, split
+    from jitcache.remote.oci_actions import OciRemote
 
     host, _, repository = rest.partition("/")
-    parts = split(f"https://{host}/")
-    if parts is None or not repository.strip("/"):
+    client = open_repository(scheme, host, repository.strip("/"), config.deadline_s)
+    if client is None:
         raise InputError(
             "a repository is written oci://HOST[:PORT]/NAME", where=f"remote {config.name}"
         )
+    return OciRemote(client)
+
+
+def open_repository(scheme: str, host: str, repository: str, deadline_s: float) -> OciClient | None:
+    """A repository of a registry with the user's credentials; None for what can't be one.
+
+    Args:
+        scheme: `oci`, or `oci+http` for one without TLS.
+        host: with the port, if it has one.
+        repository: e.g. `kernels/kimi`.
+        deadline_s: seconds for one request.
+    """
+    from jitcache.remote.credentials import find
+    from jitcache.remote.oci import OciClient
+    from jitcache.remote.transport import LOOPBACK, split
+
+    parts = split(f"https://{host}/")
+    if parts is None or not repository:
+        return None
     # As container tools do: a registry on this machine is asked without TLS.
     plain = scheme == "oci+http" or parts[0].host in LOOPBACK
     origin = split(f"{'http' if plain else 'https'}://{host}/")
     assert origin is not None  # noqa: S101
-    client = OciClient(
-        origin[0], repository.strip("/"), credentials=find(host), timeout=config.deadline_s
-    )
-    return OciRemote(client)
+    return OciClient(origin[0], repository, credentials=find(host), timeout=deadline_s)

@@ -8,10 +8,13 @@ to the origin it was meant for and to no other.
 from __future__ import annotations
 
 import http.client
+import io
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
 
 from jitcache.remote.interface import Failed
 
@@ -44,6 +47,17 @@ class Response:
     status: int
     headers: dict[str, str]
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What stays the same over redirects: the arguments of `Transport.request`."""
+
+    method: str
+    body: bytes | Path | None
+    length: int
+    limit: int
+    into: IO[bytes] | None
 
 
 def split(url: str) -> tuple[Origin, str] | None:
@@ -84,20 +98,27 @@ class Transport:
         method: str,
         url: str,
         *,
-        body: bytes | None = None,
+        body: bytes | Path | None = None,
         headers: Mapping[str, str] | None = None,
         limit: int = 1 << 20,
+        into: IO[bytes] | None = None,
     ) -> Response | Failed:
         """Send a request.
 
         Args:
             method: `GET`, `HEAD`, `PUT` or `POST`.
             url: without user name and password.
-            body: what to send.
+            body: what to send, or the file that holds it.
             headers: besides those that HTTP needs.
             limit: most bytes to accept as the answer's body.
+            into: file that takes the body of an answer 200, instead of memory.
+
+        Raises:
+            OSError: the file to send can't be opened.
         """
-        size = max(limit if method == "GET" else 0, len(body or b""))
+        length = body.stat().st_size if isinstance(body, Path) else len(body or b"")
+        size = max(limit if method == "GET" else 0, length)
+        sent = Sent(method, body, length, limit, into)
         until = time.monotonic() + allowance(self._timeout, size)
         target = url
         wanted = dict(headers or {})
@@ -111,7 +132,7 @@ class Transport:
                 wanted.pop("Authorization", None)
             if first[0].scheme == "https" and origin.scheme == "http":
                 return Failed("denied", f"{first[0]} redirects from TLS to plain HTTP")
-            got = self._once(method, origin, path, body, wanted, limit, until)
+            got = self._once(sent, origin, path, wanted, until)
             if isinstance(got, Failed) or got.status not in {301, 302, 303, 307, 308}:
                 return got
             if method not in {"GET", "HEAD"}:
@@ -121,19 +142,17 @@ class Transport:
 
     def _once(
         self,
-        method: str,
+        sent: Sent,
         origin: Origin,
         path: str,
-        body: bytes | None,
         headers: Mapping[str, str],
-        limit: int,
         until: float,
     ) -> Response | Failed:
         idle = self._idle.setdefault(origin, [])
         kept = idle.pop() if idle else None
         if kept is not None:
             try:
-                return self._exchange(kept, method, origin, path, body, headers, limit, until)
+                return self._exchange(kept, sent, origin, path, headers, until)
             except (OSError, http.client.HTTPException):
                 # It may have been closed since: that says nothing about the server.
                 kept.close()
@@ -141,7 +160,7 @@ class Transport:
             return Failed("unavailable", f"{origin}: no answer in time")
         fresh = _connect(origin, until)
         try:
-            return self._exchange(fresh, method, origin, path, body, headers, limit, until)
+            return self._exchange(fresh, sent, origin, path, headers, until)
         except (OSError, http.client.HTTPException) as e:
             fresh.close()
             return Failed("unavailable", f"{origin}: {_said(e)}")
@@ -149,26 +168,33 @@ class Transport:
     def _exchange(
         self,
         connection: http.client.HTTPConnection,
-        method: str,
+        sent: Sent,
         origin: Origin,
         path: str,
-        body: bytes | None,
         headers: Mapping[str, str],
-        limit: int,
         until: float,
     ) -> Response | Failed:
         if connection.sock is not None:
             connection.sock.settimeout(_left(until))
-        connection.request(method, path, body=body, headers=dict(headers))
+        if isinstance(sent.body, Path):
+            wanted = {**headers, "Content-Length": str(sent.length)}
+            pieces = _pieces(sent.body, connection, until)
+            connection.request(sent.method, path, body=pieces, headers=wanted)
+        else:
+            connection.request(sent.method, path, body=sent.body, headers=dict(headers))
         answer = connection.getresponse()
         stated = answer.headers.get("Content-Length", "")
         found = {k.lower(): v for k, v in answer.headers.items()}
-        parts = []
+        body: IO[bytes] = io.BytesIO()
+        if sent.into is not None and answer.status == 200:
+            body = sent.into
+            body.seek(0)
+            body.truncate()
         total = 0
         # An error's text may be longer than what was asked for.
-        most = limit if answer.status < 300 else max(limit, 1 << 16)
+        most = sent.limit if answer.status < 300 else max(sent.limit, 1 << 16)
         while chunk := answer.read(min(_CHUNK, most - total + 1)):
-            parts.append(chunk)
+            body.write(chunk)
             total += len(chunk)
             if total > most:
                 connection.close()
@@ -177,14 +203,16 @@ class Transport:
                 connection.sock.settimeout(_left(until))
             elif time.monotonic() > until:
                 raise TimeoutError
-        if method != "HEAD" and stated.isdigit() and int(stated) != total:
+        if sent.method != "HEAD" and stated.isdigit() and int(stated) != total:
             connection.close()
             return Failed("unavailable", f"{origin} sent {total} of {stated} bytes")
         if answer.will_close:
             connection.close()
         else:
             self._idle[origin].append(connection)
-        return Response(answer.status, found, b"".join(parts))
+        return Response(
+            answer.status, found, body.getvalue() if isinstance(body, io.BytesIO) else b""
+        )
 
 
 def allowance(timeout: float, size: int) -> float:
@@ -199,6 +227,14 @@ def refusal(answer: Response, where: str) -> Failed:
     if answer.status in {408, 425, 429} or answer.status >= 500:
         return Failed("unavailable", f"{where} answers HTTP {answer.status}")
     return Failed("unsupported", f"{where} answers HTTP {answer.status}")
+
+
+def _pieces(path: Path, connection: http.client.HTTPConnection, until: float) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as f:
+        while chunk := f.read(_CHUNK):
+            if connection.sock is not None:
+                connection.sock.settimeout(_left(until))
+            yield chunk
 
 
 def _left(until: float) -> float:

@@ -38,9 +38,34 @@ class Envelope:
 
 def pack(record: ActionRecord, signers: Sequence[SecretKey]) -> bytes:
     """Sign a record for a remote."""
-    signed = canonical(record)
-    signatures = [str(key.sign(signed)) for key in signers]
-    return encode(record) + digest.canonical_json({"signatures": signatures}) + b"\n"
+    return encode(record) + dump_signatures(signed_by(canonical(record), signers))
+
+
+def signed_by(data: bytes, signers: Sequence[SecretKey]) -> tuple[Signature, ...]:
+    """The signatures of several keys over the same bytes."""
+    return tuple(key.sign(data) for key in signers)
+
+
+def dump_signatures(signatures: Sequence[Signature]) -> bytes:
+    """The line that holds signatures."""
+    return digest.canonical_json({"signatures": [str(s) for s in signatures]}) + b"\n"
+
+
+def read_signatures(data: bytes) -> tuple[Signature, ...]:
+    """Read that line.
+
+    Raises:
+        ShapeError: it is malformed.
+    """
+    signatures: list[Signature] = []
+    for item in parse(data).only("signatures")["signatures"].each():
+        if len(signatures) == MAX_SIGNATURES:
+            raise item.fail(f"is one more than the {MAX_SIGNATURES} signatures allowed")
+        signature = read_signature(item.text())
+        if signature is None:
+            raise item.fail("is not a signature")
+        signatures.append(signature)
+    return tuple(signatures)
 
 
 def unpack(data: bytes) -> Envelope:
@@ -51,17 +76,10 @@ def unpack(data: bytes) -> Envelope:
     """
     sealed, newline, rest = data.partition(b"\n")
     record = decode(sealed + newline)
-    signatures: list[Signature] = []
-    for item in parse(rest).only("signatures")["signatures"].each():
-        if len(signatures) == MAX_SIGNATURES:
-            raise item.fail(f"is one more than the {MAX_SIGNATURES} signatures allowed")
-        signature = read_signature(item.text())
-        if signature is None:
-            raise item.fail("is not a signature")
-        signatures.append(signature)
+    signatures = read_signatures(rest)
     try:
         # The bytes are made anew from what was read: nothing can hide between the two.
         signed = canonical(record)
     except (TypeError, ValueError, RecursionError) as e:
         raise ShapeError("$", f"has no canonical form ({e})") from None
-    return Envelope(record, signed, tuple(signatures))
+    return Envelope(record, signed, signatures)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from jitcache.errors import InputError
 from jitcache.jsonread import Reader, ShapeError, parse
 from jitcache.sign.envelope import Envelope
-from jitcache.sign.keys import PublicKey, read_public, verify
+from jitcache.sign.keys import PublicKey, Signature, read_public, verify
 from jitcache.userconfig import config_dir, own_file
 
 SCHEMA = 1
@@ -59,20 +60,32 @@ class Trust:
                 return f"{name[:19]} was revoked"
         if not signed:
             return None
-        if not envelope.signatures:
+        return self.signature_refusal(envelope.signed, envelope.signatures, record.created)
+
+    def signature_refusal(
+        self, data: bytes, signatures: Sequence[Signature], created: int
+    ) -> str | None:
+        """Why nobody is believed to have signed some bytes, or None.
+
+        Args:
+            data: the bytes.
+            signatures: of anybody.
+            created: when they were made, in seconds since the epoch.
+        """
+        if not signatures:
             return "it is not signed"
         reasons = []
         revoked = {k.data for k in self.revoked}
-        for signature in envelope.signatures:
+        for signature in signatures:
             known = [t for t in self.trusted if t.key.name == signature.name]
             if not known:
                 reasons.append(f"the key {signature.name!r} is not trusted here")
             for entry in known:
                 if entry.key.data in revoked:
                     reasons.append(f"the key {signature.name!r} was revoked")
-                elif not verify(entry.key, signature, envelope.signed):
+                elif not verify(entry.key, signature, data):
                     reasons.append(f"the signature of {signature.name!r} is wrong")
-                elif record.created < entry.since:
+                elif created < entry.since:
                     reasons.append(f"it is older than what {signature.name!r} is trusted for")
                 else:
                     return None

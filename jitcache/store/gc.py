@@ -102,6 +102,7 @@ def _remove(layout: Layout, entry: Entry) -> bool:
         path.unlink()
     except FileNotFoundError:
         return False
+    layout.signatures(entry.key).unlink(missing_ok=True)
     return True
 
 

@@ -39,6 +39,8 @@ class Bucket(enum.Enum):
     """Lock files that `prebuild` wrote: `<manifest>.<arch>.lock.json`."""
     PINS = "pins-v1"
     """Lists of action keys that `gc` keeps: `<name>.json`."""
+    SIGNATURES = "sig-v1"
+    """Signatures of records and lock files that came from elsewhere (jitcache.sign.beside)."""
     STATS = "stats-v1"
     """Counters: one line of JSON per process in `<year>-<month>.jsonl`."""
 
@@ -96,6 +98,11 @@ class Layout:
         """Path of an action record."""
         hexes = _hex(key)
         return self.root / Bucket.AC.value / hexes[:2] / (hexes[2:] + ".json")
+
+    def signatures(self, key: str) -> Path:
+        """Path of the signatures of an action record."""
+        hexes = _hex(key)
+        return self.root / Bucket.SIGNATURES.value / hexes[:2] / (hexes[2:] + ".json")
 
     def lock(self, key: str) -> Path:
         """Path of an action's lock file."""

@@ -59,6 +59,7 @@ def remove(
                 size = os.lstat(path).st_size
                 if not dry_run:
                     path.unlink()
+                    layout.signatures(key).unlink(missing_ok=True)
             except FileNotFoundError:
                 absent.append(key)
                 continue
