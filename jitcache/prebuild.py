@@ -9,10 +9,10 @@ published the moment its compile ends.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jitcache import digest
 from jitcache.action.headers import listing
@@ -130,6 +130,8 @@ class Prebuilder:
         fetch: asked for what the store lacks, before anything is compiled: puts an action
             into the store and hands back its record, or None where no remote has it.
         compiler_env: variables for compilers that change no byte of what they write.
+        launcher: words before the compiler's command line (`jitcache.toolchain.launcher`).
+        on_built: told of every action that we compiled, once it is published.
     """
 
     def __init__(
@@ -146,6 +148,8 @@ class Prebuilder:
         on_start: Callable[[list[CompileJob], int], None] = lambda _jobs, _parallel: None,
         fetch: Callable[[str], ActionRecord | None] | None = None,
         compiler_env: tuple[tuple[str, str], ...] = (),
+        launcher: tuple[str, ...] = (),
+        on_built: Callable[[ActionRecord], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._toolchain = toolchain
@@ -158,8 +162,8 @@ class Prebuilder:
         self._on_start = on_start
         self._fetch = fetch
         self._compiler_env = compiler_env
-        clang = next((p.version for p in toolchain.parts if p.name == "clang"), "")
-        self._compiler = f"clang {clang}"
+        self._launcher = launcher
+        self._on_built = on_built
 
     def build(self, actions: Sequence[Action]) -> Built:
         """Have every action in the store, or know why not.
@@ -303,7 +307,7 @@ class Prebuilder:
     def _features(self, action: Action) -> Features:
         from jitcache.build.durations import features_of
 
-        return features_of(action.resolved.recipe, self._arch, self._compiler)
+        return features_of(action.resolved.recipe, self._arch, self._toolchain.compiler_name)
 
     def _job(self, action: Action, known: Durations) -> CompileJob:
         from jitcache.build.model import CompileJob
@@ -316,7 +320,7 @@ class Prebuilder:
             source_name=recipe.source_name,
             source=recipe.render(),
             output_name=recipe.output_name,
-            argv=action.resolved.command.argv,
+            argv=(*self._launcher, *action.resolved.command.argv),
             cost_s=expected.cost_s,
             memory=expected.memory,
             env=self._compiler_env,
@@ -365,6 +369,31 @@ class Prebuilder:
         # What was published needs no second copy on the disk.
         compiled.output.unlink(missing_ok=True)
         header_file.unlink(missing_ok=True)
+        self._on_built(built.records[action.key])
+
+
+class Keyed(Protocol):
+    """What has an action key."""
+
+    @property
+    def key(self) -> str:
+        """The action key."""
+
+
+class Identified(Protocol):
+    """What a lock says of the toolchain; a `Toolchain`, or what a plan file pins of one."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def provider(self) -> str:
+        """`rocm` or `llvm`."""
+
+    @property
+    def hip_version(self) -> tuple[int, int]:
+        """(major, minor) of the HIP headers."""
 
 
 def make_lock(
@@ -373,10 +402,10 @@ def make_lock(
     manifest_digest: str,
     arch: str,
     cu_num: int,
-    toolchain: Toolchain,
+    toolchain: Identified,
     modules: Sequence[ModuleWork],
-    actions: dict[str, Action],
-    records: dict[str, ActionRecord],
+    actions: Mapping[str, Keyed],
+    records: Mapping[str, ActionRecord],
 ) -> Lock:
     """The lock of a completely built plan.
 

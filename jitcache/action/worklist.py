@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jitcache.codegen.catalog import Instance, Variant
+from jitcache.codegen.catalog import Instance, ModuleSpec, Variant
 from jitcache.codegen.native import Recipe, device_recipe, shim_recipe
 from jitcache.plan.model import Plan
 
@@ -44,17 +44,31 @@ class ModuleWork:
 
 def worklist(plan: Plan) -> tuple[ModuleWork, ...]:
     """The translation units of a plan, module by module; a module without kernels has none."""
-    modules = []
-    for module in plan.modules:
-        if not module.instances:
-            continue
-        kernels = []
-        for required in module.instances:
-            for chosen in required.variants:
-                recipe = device_recipe(required.instance, (chosen.variant,), plan.target.arch)
-                kernels.append(
-                    KernelWork(required.instance, required.block_m, chosen.variant, recipe)
-                )
-        shim = shim_recipe(module.spec, tuple(r.instance for r in module.instances))
-        modules.append(ModuleWork(module.spec.name, shim, tuple(kernels)))
-    return tuple(modules)
+    return tuple(
+        module_work(
+            module.spec,
+            [(r.instance, r.block_m, [v.variant for v in r.variants]) for r in module.instances],
+            plan.target.arch,
+        )
+        for module in plan.modules
+        if module.instances
+    )
+
+
+def module_work(
+    spec: ModuleSpec, required: Sequence[tuple[Instance, int, Sequence[Variant]]], arch: str
+) -> ModuleWork:
+    """The translation units of one module.
+
+    Args:
+        spec: the module.
+        required: its instances, each with its block height and the kernels to build.
+        arch: target.
+    """
+    kernels = [
+        KernelWork(instance, block_m, variant, device_recipe(instance, (variant,), arch))
+        for instance, block_m, variants in required
+        for variant in variants
+    ]
+    shim = shim_recipe(spec, tuple(instance for instance, _, _ in required))
+    return ModuleWork(spec.name, shim, tuple(kernels))

@@ -84,3 +84,8 @@ class Toolchain:
     hip_version: tuple[int, int]
     ck_commit: str
     rejected_flags: tuple[str, ...] = ()
+
+    @property
+    def compiler_name(self) -> str:
+        """Name and version of the compiler: `clang 22.1.8`."""
+        return f"clang {next((p.version for p in self.parts if p.name == 'clang'), '')}"
