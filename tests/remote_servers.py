@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import os
+import shutil
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 
 @contextlib.contextmanager
@@ -90,3 +94,22 @@ def running(words: list[str], port: int, log: Path) -> Iterator[int]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def needs(*programs: str) -> None:
+    """Skip the test where a program isn't installed."""
+    for program in programs:
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
+            pytest.skip(f"{program} is not installed (tools/setup --dev installs it)")
+
+
+def registry(place: Path, port: int, extra: str = "") -> list[str]:
+    """The command line of a registry that keeps its files below `place`."""
+    needs("docker-registry")
+    config = place / "registry.yml"
+    config.write_text(
+        "version: 0.1\nlog: {level: warn}\n"
+        f"storage: {{filesystem: {{rootdirectory: {place}/data}}}}\n"
+        f"http: {{addr: 127.0.0.1:{port}}}\n{extra}"
+    )
+    return ["docker-registry", "serve", str(config)]

@@ -14,15 +14,10 @@ from jitcache.remote.config import RemoteConfig
 from jitcache.remote.fetch import Fetched, NotFetched
 from jitcache.remote.opening import open_remote
 from tests.remote_help import BODY, puller, pushed
-from tests.remote_servers import free_port, running
+from tests.remote_servers import free_port, needs, registry, running
+from tests.token_server import tokens
 
 pytestmark = pytest.mark.servers
-
-
-def needs(*programs: str) -> None:
-    for program in programs:
-        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
-            pytest.skip(f"{program} is not installed (tools/setup --dev installs it)")
 
 
 def remote(url: str, **how):
@@ -41,17 +36,6 @@ def there_and_back(place: Path, url: str) -> str:
     other, done = pushed(place / "b", remote(url), outputs={"kernel.co": BODY + b"else"})
     assert (other.key, done.state) == (record.key, "divergent")
     return record.outputs[0].digest
-
-
-def registry(place: Path, port: int, extra: str = "") -> list[str]:
-    needs("docker-registry")
-    config = place / "registry.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: warn}\n"
-        f"storage: {{filesystem: {{rootdirectory: {place}/data}}}}\n"
-        f"http: {{addr: 127.0.0.1:{port}}}\n{extra}"
-    )
-    return ["docker-registry", "serve", str(config)]
 
 
 def test_registry(tmp_path):
@@ -89,6 +73,45 @@ def test_registry_with_a_password(tmp_path, monkeypatch):
             assert "word" not in done.detail.replace("password", "")
         monkeypatch.setenv("JITCACHE_CREDENTIALS", f"127.0.0.1:{port}=ci:s3cret-word")
         there_and_back(tmp_path, url)
+
+
+def test_registry_with_tokens(tmp_path, monkeypatch):
+    """The registry verifies the tokens; who may only read gets one that allows no more."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
+    users = {"ci": ("s3cret-word", {"pull", "push"}), "user": ("another-word", {"pull"})}
+    port = free_port()
+    url = f"oci://127.0.0.1:{port}/kernels/test"
+    with (
+        tokens(tmp_path, users) as auth,
+        running(registry(tmp_path, port, auth), port, tmp_path / "log"),
+    ):
+        for said in ("", f"127.0.0.1:{port}=ci:wrong-word"):
+            monkeypatch.setenv("JITCACHE_CREDENTIALS", said)
+            done = pushed(tmp_path, remote(url))[1]
+            assert (done.state, "gives no token (HTTP 401)" in done.detail) == ("failed", True)
+        monkeypatch.setenv("JITCACHE_CREDENTIALS", f"127.0.0.1:{port}=ci:s3cret-word")
+        there_and_back(tmp_path, url)
+        monkeypatch.setenv("JITCACHE_CREDENTIALS", f"127.0.0.1:{port}=user:another-word")
+        record, done = pushed(tmp_path / "user", remote(url))
+        assert done.state == "present"
+        (tmp_path / "reader").mkdir()
+        got = puller(tmp_path / "reader", remote(url))[1].fetch(record.key, record.outputs)
+        assert isinstance(got, Fetched)
+        done = pushed(tmp_path / "user", remote(url), "two")[1]
+        assert (done.state, "refuses (HTTP 401)" in done.detail) == ("failed", True)
+
+
+def test_registry_that_is_given_a_forged_token(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
+    port = free_port()
+    monkeypatch.setenv("JITCACHE_CREDENTIALS", f"127.0.0.1:{port}=ci:s3cret-word")
+    users = {"ci": ("s3cret-word", {"pull", "push"})}
+    with (
+        tokens(tmp_path, users, forged=True) as auth,
+        running(registry(tmp_path, port, auth), port, tmp_path / "log"),
+    ):
+        done = pushed(tmp_path, remote(f"oci://127.0.0.1:{port}/kernels/test"))[1]
+        assert (done.state, "refuses (HTTP 401)" in done.detail) == ("failed", True)
 
 
 def test_webdav(tmp_path):
