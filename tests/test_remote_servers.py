@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 from jitcache.remote.config import RemoteConfig
 from jitcache.remote.fetch import Fetched, NotFetched
 from jitcache.remote.opening import open_remote
-from tests.remote_help import BODY, puller, pushed
+from jitcache.sign.envelope import unpack
+from tests.remote_help import BODY, TRUST, puller, pushed
 from tests.remote_servers import free_port, needs, registry, running
 from tests.token_server import tokens
 
@@ -54,6 +56,25 @@ def test_registry(tmp_path):
         got = puller(tmp_path / "other", remote(url))[1].fetch(record.key)
         assert isinstance(got, NotFetched)
         assert "don't match" in got.reasons[0][1]
+
+
+def test_skopeo_reads_an_action(tmp_path):
+    needs("skopeo")
+    port = free_port()
+    with running(registry(tmp_path, port), port, tmp_path / "log"):
+        record, _ = pushed(tmp_path, remote(f"oci://127.0.0.1:{port}/kernels/test"))
+        image = f"docker://127.0.0.1:{port}/kernels/test:ac-{record.key[7:]}"
+        words = ["skopeo", "inspect", "--tls-verify=false", "--raw", image]
+        said = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+        assert said["artifactType"] == "application/vnd.jitcache.action.v1"
+        assert [(d["digest"], d["size"]) for d in said["layers"]] == [
+            (o.digest, o.size) for o in record.outputs
+        ]
+        # Copied by others it is still signed: the signature is in the record.
+        words = ["skopeo", "copy", "--src-tls-verify=false", image, f"dir:{tmp_path}/copied"]
+        subprocess.run(words, capture_output=True, check=True)
+        envelope = unpack((tmp_path / "copied" / said["config"]["digest"][7:]).read_bytes())
+        assert TRUST.refusal(envelope) is None
 
 
 def test_registry_with_a_password(tmp_path, monkeypatch):

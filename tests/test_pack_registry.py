@@ -1,0 +1,289 @@
+"""Packs in a registry: docker-registry and skopeo on loopback, and one that keeps referrers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+
+import pytest
+
+from jitcache import digest
+from jitcache.errors import JitcacheError, UntrustedError, UsageError
+from jitcache.pack.image import layer_of
+from jitcache.pack.model import Limits
+from jitcache.pack.provenance import statement
+from jitcache.pack.registry import PackRegistry, publish
+from jitcache.pack.source import unpack_from
+from jitcache.pack.warm import fetch, lock_from
+from jitcache.pack.write import gather, write_pack
+from jitcache.remote.interface import Failed, Stored
+from jitcache.remote.oci import INDEX_TYPE, OciClient
+from jitcache.remote.reference import is_reference, read_reference
+from jitcache.remote.transport import split
+from jitcache.sign.dsse import encoding, unwrap, wrap
+from jitcache.sign.trust import Trust
+from jitcache.store.store import Store
+from tests.pack_help import BELIEF, filled
+from tests.remote_help import CI, OTHER, TRUST
+from tests.remote_servers import free_port, needs, registry, reply, running, serving
+
+
+@pytest.fixture
+def made(tmp_path):
+    return filled(tmp_path)
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """A real registry; its host and port."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
+    place = tmp_path / "registry"
+    place.mkdir()
+    port = free_port()
+    with running(registry(place, port), port, place / "log"):
+        yield f"127.0.0.1:{port}"
+
+
+def push(made, host, *signers):
+    reference = read_reference(f"oci://{host}/kernels/kimi:gfx950")
+    return publish(*made, reference, signers=signers, level=3)
+
+
+def blobs_of(tmp_path, name: str):
+    hexes = name.removeprefix("sha256:")
+    (path,) = (tmp_path / "registry/data").glob(f"**/blobs/sha256/{hexes[:2]}/{hexes}/data")
+    return path
+
+
+@pytest.mark.servers
+def test_what_was_pushed_is_pulled_by_tag_and_by_digest(made, host, tmp_path):
+    done = push(made, host, CI)
+    assert done.image.pinned
+    pack = tmp_path / "p"
+    assert write_pack(*made, pack, signers=[CI]) == done.packed  # the same object, byte for byte
+    for number, source in enumerate((f"oci://{host}/kernels/kimi:gfx950", str(done.image))):
+        new = Store(tmp_path / f"new-{number}")
+        got = unpack_from(source, new, BELIEF, done.packed.digest)
+        assert not isinstance(got, Failed)
+        assert got.records == 3
+        other = Store(tmp_path / f"warm-{number}")
+        lock = lock_from(source, other, BELIEF, "small", "gfx950")
+        assert lock == made[1]
+        third = Store(tmp_path / f"fetch-{number}")
+        fetch(lock, third, [source], BELIEF).require(lock)
+        assert not list(third.layout.root.glob("tmp-v1/*"))
+    with pytest.raises(UntrustedError, match="'ci' is not trusted"):
+        unpack_from(str(done.image), Store(tmp_path / "x"), type(BELIEF)(Trust()))
+
+
+@pytest.mark.servers
+def test_a_registry_that_serves_something_else_is_refused(made, host, tmp_path):
+    done = push(made, host, CI)
+    layer = blobs_of(tmp_path, done.packed.digest)
+    sound = layer.read_bytes()
+    new = Store(tmp_path / "new")
+    layer.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    got = unpack_from(str(done.image), new, BELIEF)
+    assert isinstance(got, Failed)
+    assert (got.kind, "don't match" in got.detail) == ("damaged", True)
+    layer.write_bytes(sound + b"x")
+    assert isinstance(unpack_from(str(done.image), new, BELIEF), Failed)
+    layer.write_bytes(sound)
+    manifest = blobs_of(tmp_path, done.image.version)
+    manifest.write_bytes(manifest.read_bytes().replace(b"gfx950", b"gfx942", 1))
+    got = unpack_from(str(done.image), new, BELIEF)
+    assert isinstance(got, Failed)
+    assert list(new.records()) == []
+
+
+@pytest.mark.servers
+def test_provenance_is_found_by_the_fallback_tag_and_verified(made, host, tmp_path):
+    done = push(made, host, CI)
+    client = PackRegistry(done.image)._client
+    index = json.loads(client.get_manifest(done.image.version.replace(":", "-"), INDEX_TYPE).data)
+    assert [d["artifactType"] for d in index["manifests"]] == [
+        "application/vnd.dsse.envelope.v1+json"
+    ]
+    payload = PackRegistry(done.image).provenance(TRUST)
+    assert unwrap(done.provenance)[0] == payload
+    named = {s["digest"]["sha256"] for s in json.loads(payload)["subject"]}
+    assert {done.packed.digest[7:], done.image.version[7:]} <= named
+    with pytest.raises(UntrustedError, match="'ci' is not trusted"):
+        PackRegistry(done.image).provenance(Trust())
+    with pytest.raises(UntrustedError, match="older than"):
+        PackRegistry(done.image).provenance(Trust().adding(CI.public(), since=1_790_000_001))
+    push(made, host, CI)  # again: listed once
+    push(made, host, CI, OTHER)  # the signatures are in the layer, so this is another image
+    again = json.loads(client.get_manifest(done.image.version.replace(":", "-"), INDEX_TYPE).data)
+    assert again == index
+
+
+@pytest.mark.servers
+def test_a_statement_about_another_image_is_refused(made, host, tmp_path):
+    done = push(made, host, CI)
+    unsigned = push(made, host)
+    with pytest.raises(UntrustedError, match="no provenance"):
+        PackRegistry(unsigned.image).provenance(TRUST)
+    size = blobs_of(tmp_path, unsigned.image.version).stat().st_size
+    PackRegistry(unsigned.image).attest(unsigned.image.version, size, done.provenance)
+    with pytest.raises(UntrustedError, match="another image"):
+        PackRegistry(unsigned.image).provenance(TRUST)
+
+
+@pytest.mark.servers
+def test_skopeo_reads_what_we_pushed_and_we_what_skopeo_copied(made, host, tmp_path):
+    needs("skopeo")
+    done = push(made, host, CI)
+    image = f"docker://{host}/kernels/kimi"
+
+    def skopeo(*words: str) -> bytes:
+        return subprocess.run(["skopeo", *words], capture_output=True, check=True).stdout
+
+    raw = skopeo("inspect", "--tls-verify=false", "--raw", f"{image}@{done.image.version}")
+    assert digest.of_bytes(raw) == done.image.version
+    copied = tmp_path / "copied"
+    skopeo("copy", "--src-tls-verify=false", f"{image}:gfx950", f"oci:{copied}:latest")
+    assert layer_of(copied)[1] == done.packed.digest
+    skopeo("copy", "--dest-tls-verify=false", f"oci:{copied}:latest", f"docker://{host}/mirror:1")
+    new = Store(tmp_path / "new")
+    got = unpack_from(f"oci://{host}/mirror:1", new, BELIEF)
+    assert not isinstance(got, Failed)
+
+
+@pytest.mark.servers
+def test_there_is_no_such_image_or_it_is_none_of_ours(made, host, tmp_path):
+    new = Store(tmp_path / "new")
+    got = unpack_from(f"oci://{host}/kernels/none:1", new, BELIEF)
+    assert isinstance(got, Failed)
+    assert "there is no image" in got.detail
+    done = push(made, host, CI)
+    attested = json.loads(
+        PackRegistry(done.image)
+        ._client.get_manifest(done.image.version.replace(":", "-"), INDEX_TYPE)
+        .data
+    )["manifests"][0]["digest"]
+    with pytest.raises(JitcacheError, match="not an image of one pack"):
+        unpack_from(f"oci://{host}/kernels/kimi@{attested}", new, BELIEF)
+
+
+def test_a_dead_registry_is_told_and_the_next_source_is_asked(made, tmp_path):
+    pack = tmp_path / "p"
+    write_pack(*made, pack, signers=[CI])
+    new = Store(tmp_path / "new")
+    dead = f"oci://127.0.0.1:{free_port()}/kernels/kimi:1"
+    fetch(made[1], new, [dead, str(pack)], BELIEF).require(made[1])
+    (notice,) = [n for n in new.notices if n.kind == "source-failed"]
+    assert "refused" in notice.detail
+
+
+def test_more_than_allowed_is_not_downloaded(made, tmp_path):
+    asked = []
+    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar+zstd", "size": 1 << 40}
+    manifest = json.dumps({"layers": [{**layer, "digest": "sha256:" + "0" * 64}]}).encode()
+
+    def answer(handler):
+        asked.append(handler.path)
+        reply(handler, 200, manifest)
+
+    with serving(answer) as url:
+        registry_ = PackRegistry(read_reference(url.replace("http:", "oci:") + "/k:1"))
+        got = registry_.pull(tmp_path / "target", Limits())
+    assert isinstance(got, Failed)
+    assert "at most" in got.detail
+    assert len(asked) == 1
+
+
+def test_a_registry_that_keeps_referrers_is_not_given_a_tag():
+    subject, seen = "sha256:" + "5" * 64, []
+    entry = {"mediaType": "m", "digest": "sha256:" + "6" * 64, "size": 2}
+
+    def answer(handler):
+        seen.append((handler.command, handler.path))
+        if handler.command == "PUT":
+            reply(handler, 201, headers={"OCI-Subject": subject})
+        else:
+            reply(handler, 200, json.dumps({"manifests": [entry]}).encode())
+
+    with serving(answer) as url:
+        origin = split(url)
+        assert origin is not None
+        client = OciClient(origin[0], "k")
+        assert client.attach(b"{}", subject, entry) == Stored()
+        assert client.referrers(subject) == [entry]
+    assert seen == [
+        ("PUT", f"/v2/k/manifests/{entry['digest']}"),
+        ("GET", f"/v2/k/referrers/{subject}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("oci://h/a", "oci://h/a:latest"),
+        ("oci://h:5000/a/b:v1", "oci://h:5000/a/b:v1"),
+        ("oci+http://[::1]:80/a:v1", "oci+http://[::1]:80/a:v1"),
+        (f"oci://h/a@sha256:{'0' * 64}", f"oci://h/a@sha256:{'0' * 64}"),
+    ],
+)
+def test_references_are_read(text, canonical):
+    assert is_reference(text)
+    assert str(read_reference(text)) == canonical
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "oci://",
+        "oci://h",
+        "oci://h/A",
+        "oci://h/a:",
+        "oci://h/a@sha256:12",
+        "oci://user:secret@h/a:1",
+        "oci://h/a:1?token=secret",
+        "oci://h/../a",
+        "https://h/a:1",
+    ],
+)
+def test_what_is_no_reference_is_refused_and_not_repeated(text):
+    with pytest.raises(UsageError) as caught:
+        read_reference(text)
+    assert "secret" not in str(caught.value)
+
+
+def test_openssl_verifies_our_provenance(made, tmp_path):
+    needs("openssl")
+    store, lock = made
+    said = digest.canonical_json(statement(lock, [r for r, _ in gather(store, lock)], {}))
+    document = json.loads(wrap(said, [CI]))
+    # By hand, as the specification of DSSE says, and not with our code.
+    kind, payload = document["payloadType"], base64.b64decode(document["payload"])
+    signed = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
+    assert signed == encoding(said)
+    der = bytes.fromhex("302a300506032b6570032100") + CI.public().data
+    text = base64.b64encode(der).decode()
+    (tmp_path / "key.pem").write_text(
+        f"-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n"
+    )
+    (tmp_path / "sig").write_bytes(base64.b64decode(document["signatures"][0]["sig"]))
+    for data, right in ((signed, True), (signed[:-1] + b" ", False)):
+        (tmp_path / "data").write_bytes(data)
+        words = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", "key.pem", "-rawin"]
+        words += ["-in", "data", "-sigfile", "sig"]
+        ran = subprocess.run(words, cwd=tmp_path, capture_output=True)
+        assert (ran.returncode == 0) is right
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"payloadType": "text/plain"},
+        {"payload": "*"},
+        {"signatures": [{"keyid": "ci", "sig": "AA=="}]},
+        {"signatures": [{"keyid": "ci", "sig": base64.b64encode(bytes(64)).decode()}] * 17},
+    ],
+)
+def test_malformed_envelopes_are_refused(change):
+    document = {**json.loads(wrap(b"{}", [CI])), **change}
+    with pytest.raises(ValueError, match=r"\$"):
+        unwrap(json.dumps(document).encode())
