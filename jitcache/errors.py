@@ -36,6 +36,8 @@ class ExitCode(enum.IntEnum):
     """Nobody whom this user trusts has signed what came from outside, or it was disowned."""
     BUG = 70
     """Not the user's fault: please report it."""
+    AGAIN = 75
+    """A remote or the leases were lost on the way: the same command will go on from there."""
     INTERRUPTED = 130
     """Ctrl-C."""
     TERMINATED = 143
@@ -128,6 +130,12 @@ class UntrustedError(JitcacheError):
     """What came from outside is not signed by anybody who is trusted."""
 
     exit_code = ExitCode.UNTRUSTED
+
+
+class LostError(JitcacheError):
+    """What workers share can't be reached any more; starting again goes on from there."""
+
+    exit_code = ExitCode.AGAIN
 
 
 class BuildError(JitcacheError):
