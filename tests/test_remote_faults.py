@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 import threading
 import time
 
@@ -11,7 +13,7 @@ import pytest
 
 from jitcache import digest
 from jitcache.cli.main import main
-from jitcache.errors import InputError
+from jitcache.errors import InputError, StoreError
 from jitcache.lockfile import Lock, LockedModule, write_lock
 from jitcache.prebuild import HEADERS_OUTPUT
 from jitcache.remote import config as config_module
@@ -24,6 +26,8 @@ from jitcache.remote.interface import Absent, Failed, Found
 from jitcache.remote.keyed import KeyedRemote
 from jitcache.remote.oci import OciClient
 from jitcache.remote.transport import Origin, Transport, split
+from jitcache.store import durable
+from jitcache.store.layout import Bucket
 from jitcache.store.store import Store
 from jitcache.userconfig import remotes_configured
 from tests.pack_help import locked
@@ -159,6 +163,25 @@ def test_a_dead_remote_before_a_living_one_fails_nothing(tmp_path):
     record, _ = pushed(tmp_path, living)
     fetcher = puller(tmp_path, living)[1]
     fetcher._remotes = [http(f"http://127.0.0.1:{free_port()}"), living]
+    assert isinstance(fetcher.fetch(record.key), Fetched)
+
+
+def test_a_full_disk_while_fetching_is_a_store_error_and_leaves_nothing(tmp_path, monkeypatch):
+    record, _ = pushed(tmp_path, directory(tmp_path / "remote"), "one")
+    store, fetcher = puller(tmp_path, directory(tmp_path / "remote"))
+    kept = durable.write_temp
+
+    def full(place, data, mode, *, durable=True):
+        if durable:
+            return kept(place, data, mode)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(durable, "write_temp", full)
+    with pytest.raises(StoreError, match="can't keep what was fetched") as refused:
+        fetcher.fetch(record.key)
+    assert "the disk is full" in refused.value.hint
+    monkeypatch.undo()
+    assert list(store.layout.bucket(Bucket.TMP).iterdir()) == []
     assert isinstance(fetcher.fetch(record.key), Fetched)
 
 

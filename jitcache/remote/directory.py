@@ -37,13 +37,13 @@ class DirectoryObjects:
             if e.errno in {errno.ELOOP, errno.ENXIO}:
                 return Failed("damaged", f"{self._root / path} is no regular file")
             return self._failed(e)
-        with os.fdopen(fd, "rb") as f:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return Failed("damaged", f"{self._root / path} is no regular file")
-            try:
+        try:
+            with os.fdopen(fd, "rb") as f:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    return Failed("damaged", f"{self._root / path} is no regular file")
                 data = f.read(limit + 1)
-            except OSError as e:
-                return self._failed(e)
+        except OSError as e:
+            return self._failed(e)
         if len(data) > limit:
             return Failed("damaged", f"{self._root / path} has more than {limit} bytes")
         return Found(data)
