@@ -25,6 +25,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "prebuild": ("prebuild", "Build every kernel a deployment needs, once."),
     "pack": ("pack", "Pack everything a lock file needs as one file or image."),
     "unpack": ("unpack", "Verify a pack and put it into a store."),
+    "wheel": ("wheel", "Write a wheel of everything that a lock file names."),
     "warm": ("warm", "Have every kernel of a lock in place before a server starts."),
     "import": ("import_", "Take prebuilt code objects into the store."),
     "find": ("find", "Look imported code objects up by the columns of their tables."),

@@ -155,7 +155,6 @@ def compress(files: list[Member], f: IO[bytes], *, level: int) -> Packed:
     import zstandard
 
     total = tar_size(files)
-    records = sum(m.name.startswith(Bucket.AC.value) for m in files)
     # One thread: with several, the bytes would depend on their number.
     how = zstandard.ZstdCompressionParameters.from_level(
         level,
@@ -177,10 +176,16 @@ def compress(files: list[Member], f: IO[bytes], *, level: int) -> Packed:
         size=out.size,
         tar_digest="sha256:" + inner.hexdigest(),
         tar_size=total,
-        records=records,
+        records=sum(m.name.startswith(Bucket.AC.value) for m in files),
         blobs=sum(m.name.startswith(Bucket.CAS.value) for m in files),
-        signed=sum(m.name.startswith(Bucket.SIGNATURES.value) for m in files) == records + 1,
+        signed=is_signed(files),
     )
+
+
+def is_signed(files: list[Member]) -> bool:
+    """Whether the lock file and every record among the members carry a signature."""
+    records = sum(m.name.startswith(Bucket.AC.value) for m in files)
+    return sum(m.name.startswith(Bucket.SIGNATURES.value) for m in files) == records + 1
 
 
 def tar_size(files: list[Member]) -> int:
@@ -204,7 +209,7 @@ def tar_pieces(files: list[Member]) -> Iterator[bytes]:
             yield _header(name, tarfile.DIRTYPE, 0, 0o755)
             continue
         yield _header(name, tarfile.REGTYPE, member.size, member.mode)
-        yield from _content(member)
+        yield from content(member)
         yield bytes(-member.size % BLOCK)
     yield bytes(_END)
 
@@ -219,7 +224,13 @@ def _header(name: str, kind: bytes, size: int, mode: int) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
 
 
-def _content(member: Member) -> Iterator[bytes]:
+def content(member: Member) -> Iterator[bytes]:
+    """The bytes of a member, in pieces.
+
+    Raises:
+        DamagedError: they aren't those of its digest and size.
+        OSError: the file can't be read.
+    """
     if isinstance(member.source, bytes):
         yield member.source
         return

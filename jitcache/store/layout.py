@@ -2,7 +2,7 @@
 
 Every bucket carries the version of its format in its name, so that an older and a newer
 jitcache can share one root: each sees only the buckets that it understands. Nothing here
-touches the disk.
+touches the disk, but to look for installed wheels.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from jitcache import digest
+from jitcache.store.installed import wheel_roots
 
 
 class Bucket(enum.Enum):
@@ -71,10 +72,10 @@ def seed_roots() -> tuple[Path, ...]:
     """Roots of read-only stores that are looked at after the local one, in order.
 
     `JITCACHE_SEEDS`, separated by colons: directories of an image, a mounted volume, a
-    shared disk.
+    shared disk; then what was installed as a wheel.
     """
     text = os.environ.get("JITCACHE_SEEDS", "")
-    return tuple(Path(p).expanduser().absolute() for p in text.split(":") if p)
+    return (*(Path(p).expanduser().absolute() for p in text.split(":") if p), *wheel_roots())
 
 
 class Layout:
