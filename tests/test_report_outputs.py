@@ -324,4 +324,4 @@ def test_page_rows_carry_what_the_script_reads() -> None:
     row = page_data(aiter_report())["edges"][0]
     assert row[0] == GEMM1
     assert row[2:7] == [0.0, 54.274, 0.0, 1, row[6]]
-    assert row[7:] == ["cuda_compile", None, None]
+    assert row[7:] == ["cuda_compile", None, None, [], 0]

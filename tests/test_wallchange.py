@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -14,8 +16,10 @@ from jitcache.buildlog.network import Command, network_of
 from jitcache.buildlog.schedule import simulate
 from jitcache.cli.report import command
 from jitcache.errors import InputError
-from jitcache.report.compare import read_base
+from jitcache.report.assemble import report_run
+from jitcache.report.compare import Base, BaseEdge, compare, read_base
 from jitcache.report.dependencies import Node, nodes
+from jitcache.report.source import read_build
 from jitcache.report.wallchange import (
     MOST_STEPS,
     Effect,
@@ -208,3 +212,17 @@ def test_nodes_leave_out_what_stands_between_nothing() -> None:
         Node("", "", (0,)),
         Node("cc(2,)", "", (1,)),
     ]
+
+
+def test_the_same_kernel_below_another_actions_directory_is_one_command() -> None:
+    report = report_run(read_build(AITER), -1)
+    edges = [BaseEdge(f"actions/1/{e.output}", e.duration_s, e.label) for e in report.edges]
+    graph = [replace(n, output=n.output and f"actions/1/{n.output}") for n in report.graph]
+    base = Base(report.wall_s, report.critical_path_s, edges, graph)
+    assert compare(base, report).changes == ()
+    edges[0] = msgspec.structs.replace(edges[0], label=edges[1].label)
+    changes = compare(base, report).changes
+    assert {(c.before_s, c.after_s) for c in changes} == {
+        *((None, 54.274), (54.274, None)),
+        *((None, 48.473), (48.473, None)),
+    }

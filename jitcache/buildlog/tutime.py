@@ -30,6 +30,9 @@ PHASES: tuple[Phase, ...] = (
 )
 """In the order of a compile; `other` is the compiler's start and end."""
 
+DEEPEST = 120
+"""Levels of a flame that are kept; a recursive template can be nested far deeper."""
+
 SMALLER = "(smaller)"
 """Name of the frame that stands for siblings too small to be kept."""
 
@@ -167,18 +170,19 @@ def template_name(detail: str) -> str:
 def pruned(frame: Frame, smallest_us: int) -> Frame:
     """A copy in which frames below `smallest_us` are one `SMALLER` frame per parent.
 
-    Totals stay: what is left out is counted in that frame as its own time.
+    So are those more than `DEEPEST` levels down. Totals stay: what is left out is counted in
+    that frame as its own time.
     """
     copy = Frame(frame.name, frame.phase, frame.count, frame.total_us, frame.self_us)
-    stack = [(frame, copy)]
+    stack = [(frame, copy, 0)]
     while stack:
-        source, target = stack.pop()
+        source, target, depth = stack.pop()
         small = Frame(SMALLER, source.phase)
         for key, child in source.children.items():
-            if child.total_us >= smallest_us:
+            if child.total_us >= smallest_us and depth < DEEPEST:
                 kept = Frame(child.name, child.phase, child.count, child.total_us, child.self_us)
                 target.children[key] = kept
-                stack.append((child, kept))
+                stack.append((child, kept, depth + 1))
             else:
                 small.count += child.count
                 small.total_us += child.total_us

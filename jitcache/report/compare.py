@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -117,8 +118,35 @@ def read_base(path: Path) -> Base:
     return base
 
 
+def aligned(base: Base, report: Report) -> Base:
+    """The base with the run's outputs where only directories of actions tell them apart.
+
+    jitcache compiles below a directory that is named by the action's key, so the same kernel
+    has another output after any change. Commands that have no partner by output are matched
+    by label, where each build has one such command.
+    """
+    here, there = {e.output for e in report.edges}, {e.output for e in base.edges}
+    mine = _single({e.output: e.label for e in report.edges if e.output not in there})
+    theirs = _single({e.output: e.label for e in base.edges if e.output not in here})
+    names = {theirs[label]: output for label, output in mine.items() if label in theirs}
+    return msgspec.structs.replace(
+        base,
+        edges=[
+            msgspec.structs.replace(e, output=names.get(e.output, e.output)) for e in base.edges
+        ],
+        graph=[replace(n, output=names.get(n.output, n.output)) for n in base.graph],
+    )
+
+
+def _single(labels: dict[str, str]) -> dict[str, str]:
+    """Outputs by label, for labels that one output has."""
+    count = Counter(labels.values())
+    return {label: output for output, label in labels.items() if label and count[label] == 1}
+
+
 def compare(base: Base, report: Report) -> Comparison:
-    """Compare a build with an earlier one, command by command (matched by output)."""
+    """Compare a build with an earlier one, command by command."""
+    base = aligned(base, report)
     before = {e.output: e for e in base.edges}
     after = {e.output: e for e in report.edges}
     changes = []

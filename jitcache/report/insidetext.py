@@ -10,6 +10,7 @@ from jitcache.report.text import shortened
 from jitcache.text import seconds, table
 
 _NAME = 88
+_HEADERS = "headers, while innermost open"
 
 
 def render(inside: InsideTus, *, top: int = 10) -> str:
@@ -29,7 +30,7 @@ def render(inside: InsideTus, *, top: int = 10) -> str:
     ]
     for title, rows in _lists(inside.together, top):
         cells = [
-            [f"{c.self_us / 1e6:.3f}", f"{c.total_us / 1e6:.3f}", str(c.count), shortened(n, _NAME)]
+            [f"{c.self_us / 1e6:.3f}", f"{c.total_us / 1e6:.3f}", str(c.count), _name(title, n)]
             for n, c in rows
         ]
         parts.append(table(["self", "total", "count", title], cells, right="rrrl"))
@@ -49,7 +50,7 @@ def render_markdown(inside: InsideTus, *, top: int = 5) -> str:
     for title, rows in _lists(inside.together, top):
         cells = [
             [
-                escape(shortened(name, _NAME)),
+                escape(_name(title, name)),
                 f"{c.self_us / 1e6:.3f} s",
                 f"{c.total_us / 1e6:.3f} s",
                 str(c.count),
@@ -90,7 +91,7 @@ def _lists(time: TuTime, top: int) -> list[tuple[str, list[tuple[str, Cost]]]]:
     activities = [(f"{name} ({phase})", c) for (phase, name), c in costliest(time.activities)]
     found = [
         ("templates, by self time", costliest(time.templates)),
-        ("headers, while innermost open", costliest(time.headers)),
+        (_HEADERS, costliest(time.headers)),
         ("what the compiler did", activities),
     ]
     return [
@@ -98,6 +99,13 @@ def _lists(time: TuTime, top: int) -> list[tuple[str, list[tuple[str, Cost]]]]:
         for title, rows in found
         if rows
     ]
+
+
+def _name(title: str, name: str) -> str:
+    """A name no longer than a column; of a path the end is kept."""
+    if title == _HEADERS and len(name) > _NAME:
+        return f"...{name[-(_NAME - 3) :]}"
+    return shortened(name, _NAME)
 
 
 def _notes(inside: InsideTus) -> list[str]:

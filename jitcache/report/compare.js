@@ -1,0 +1,43 @@
+// Two builds side by side, and what bounds this one.
+(function compared() {
+  const C = R.comparison;
+  if (!C) return;
+  $("s-compare").hidden = false;
+  const ratio = C.wall_before_s ? " (" + signed((C.wall_after_s / C.wall_before_s - 1) * 100).replace(/\.(\d).*/, ".$1") + " %)" : "";
+  $("c-head").textContent = "Wall " + sec(C.wall_before_s) + " \u2192 " + sec(C.wall_after_s) + ratio
+    + ", critical path " + sec(C.path_before_s) + " \u2192 " + sec(C.path_after_s);
+  $("c-parts").textContent = C.explanation[0].toUpperCase() + C.explanation.slice(1) + ".";
+  const num = (v, none) => v === null ? none : v.toFixed(3), list = C.changes.slice(0, 2000);
+  const most = Math.max(1e-9, ...list.map((c) => Math.abs(c.effect ? c.effect.wall_s : 0)));
+  const toned = (v) => node("td", v === null ? "" : signed(v), v === null ? "" : v < -5e-4 ? "better" : v > 5e-4 ? "worse" : "");
+  $("c-rows").append(...list.map((c) => {
+    const tr = node("tr"), box = node("span", undefined, "effect"), bar = node("i"), name = node("td", c.label, "text name");
+    const w = c.effect ? c.effect.wall_s / most * 50 : 0;
+    name.title = c.output;
+    bar.className = w < 0 ? "less" : ""; bar.style.width = Math.abs(w) + "%"; bar.style.left = (w < 0 ? 50 + w : 50) + "%";
+    box.append(bar);
+    const drawn = node("td"); drawn.setAttribute("aria-hidden", "true"); drawn.append(box);
+    const mark = node("td", c.on_critical_path ? "*" : "", "lit");
+    if (c.on_critical_path) mark.setAttribute("aria-label", "on the critical path");
+    tr.append(mark, name, node("td", num(c.before_s, "new")), node("td", num(c.after_s, "gone")), node("td", signed(c.delta_s)),
+      toned(c.effect ? c.effect.wall_s : null), toned(c.effect ? c.effect.path_s : null), drawn);
+    return tr;
+  }));
+})();
+
+(function bounds() {
+  const f = R.efficiency, b = R.bounds, sims = Object.entries(b.simulated_s), notes = R.notes.map((n) => "Note: " + n);
+  for (const [k, v] of [["wall time", sec(R.wall_s)],
+    [R.guessed ? "critical path (estimated)" : "critical path", sec(R.critical_path_s)],
+    ["all work", sec(f.busy_s)], ["commands at one time", f.average_jobs.toFixed(1) + " of " + f.jobs],
+    ["jobs in use", (f.efficiency * 100).toFixed(0) + " %"], ["one command alone", sec(f.alone_s)],
+    ["no less than", sec(b.lower_bound_s)]]) {
+    const d = node("div"); d.append(node("dt", k), node("dd", v)); $("facts").append(d);
+  }
+  for (const s of R.savings) notes.unshift("Without " + s.label + " the build would take " + sec(s.without_s)
+    + ", with it twice as fast " + sec(s.half_s) + ".");
+  if (sims.length) notes.unshift("Simulated: " + sims.map(([n, s]) => n + (n === "1" ? " job " : " jobs ") + sec(s)).join(", ") + ".");
+  for (const [why, n] of Object.entries(R.skipped_lines)) notes.push(n + " lines of the log skipped: " + why);
+  if (R.unfinished) notes.push(R.unfinished + " commands of build.ninja never finished in any logged run.");
+  $("notes").append(...notes.map((n) => node("li", n)));
+})();
