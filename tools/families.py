@@ -96,13 +96,11 @@ def paired_run(pair: Pair, torch: Path) -> dict[str, object]:
     """Compile the stock unit and our kernel, one after the other, and compare their code."""
     toolchain = find_toolchain(pair.arch)
     csrc = stock.aiter_meta() / "csrc"
-    tile = pair.kernel.instance.tile
-    stem = f"gemm{pair.kernel.instance.stage}_{tile.block_size}x{tile.m}x{tile.n}x{tile.k}_"
     with tempfile.TemporaryDirectory(prefix="jitcache-bench-") as directory:
         work = Path(directory)
         words = stock.generator_words(pair.kernel.instance.module)
         sources = stock.generate(csrc, work / "stock", pair.arch, words)
-        (source,) = [s for s in sources if stem in s.name and f"_v{tile.pipeline}_" in s.name]
+        source = stock.source_of(sources, pair.kernel.instance)
         theirs = work / "stock.o"
         argv = stock.command(toolchain, csrc, source, theirs, device_only=False, torch=torch)
         stock_wall, stock_cpu = measure(argv, work)

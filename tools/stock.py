@@ -76,6 +76,15 @@ def generate(csrc: Path, directory: Path, arch: str, words: list[str]) -> list[P
     return sorted((directory / "instances").glob("*.cu"))
 
 
+def source_of(sources: list[Path], instance: catalog.Instance) -> Path:
+    """The instance file of an instance, whatever AITER of that age calls its operation."""
+    tile = instance.tile
+    stem = f"gemm{instance.stage}_{tile.block_size}x{tile.m}x{tile.n}x{tile.k}_"
+    version = f"_v{tile.pipeline}_"
+    (source,) = [s for s in sources if stem in s.name and version in s.name]
+    return source
+
+
 def command(
     toolchain: Toolchain,
     csrc: Path,
