@@ -169,8 +169,8 @@ def test_commands_are_chosen_by_row_and_by_arrow_key(browser: Browser, tmp_path:
     browser.run("document.querySelector('#rows tr:last-child').click()")
     said = text(browser, "tip")
     assert said.startswith("link: 0.60 s, from 54.3 s to 54.9 s, on the critical path, rule link")
-    assert "waits for gemm1 " in said
-    assert " and 4 more; began when its last input was there" in said
+    assert "gemm1 64x32x32x128 v3 and 4 more; " in said
+    assert "began when its last input was there" in said
     assert "began when its last input was there" in said
     assert (
         browser.run("return document.querySelectorAll('#rows tr[aria-current=true]').length") == 1
