@@ -12,7 +12,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LLVM = ["clang-22", "lld-22", "llvm-22", "libamdhip64-dev", "rocm-device-libs"]
 ALL = [*LLVM, "libmimalloc2.0"]
-SERVERS = ["docker-registry", "nginx-light", "libnginx-mod-http-dav-ext", "apache2-utils"]
+SERVERS = [
+    *("docker-registry", "skopeo", "umoci", "nginx-light", "libnginx-mod-http-dav-ext"),
+    *("apache2-utils", "openssl", "zstd"),
+]
 
 
 class Machine:
