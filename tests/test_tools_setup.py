@@ -16,6 +16,7 @@ SERVERS = [
     *("docker-registry", "skopeo", "umoci", "nginx-light", "libnginx-mod-http-dav-ext"),
     *("apache2-utils", "openssl", "zstd"),
 ]
+BROWSER = ["chromium", "chromium-driver"]
 
 
 class Machine:
@@ -111,7 +112,7 @@ def test_only_what_is_missing_is_installed(machine: Machine) -> None:
 
 
 def test_dev_extra_is_installed_once_and_kept(machine: Machine) -> None:
-    machine.installed.write_text("\n".join([*ALL, *SERVERS]) + "\n")
+    machine.installed.write_text("\n".join([*ALL, *SERVERS, *BROWSER]) + "\n")
     assert machine.run("--dev").returncode == 0
     assert "pip -q --disable-pip-version-check -e .[dev]" in machine.done()
     machine.log.write_text("")
