@@ -417,8 +417,15 @@ def report(*args: object) -> dict[str, Any]:
 
 @pytest.mark.compile
 @pytest.mark.skipif(CLANG is None, reason="no clang is installed")
-def test_the_slowest_unit_is_compiled_again_and_the_build_stays_as_it_is(tmp_path: Path) -> None:
-    build(tmp_path)
+@pytest.mark.parametrize(
+    "flags",
+    ["", "-g -gsplit-dwarf -fsave-optimization-record --coverage -save-stats=obj -fstack-usage"],
+    ids=["plain", "many files"],
+)
+def test_the_slowest_unit_is_compiled_again_and_the_build_stays_as_it_is(
+    tmp_path: Path, flags: str
+) -> None:
+    build(tmp_path, flags)
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.iterdir()}
     found = report("--time-trace", tmp_path, "--json")["time_trace"]
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.iterdir()} == before
@@ -448,6 +455,20 @@ def test_traces_that_the_build_wrote_are_read_where_they_are(tmp_path: Path) -> 
     )
     markdown = CliRunner().invoke(command, [str(tmp_path), "--time-trace", "--markdown"]).stdout
     assert "| translation unit | total | front end |" in markdown
+
+
+def test_names_that_no_file_can_have_are_left_out(tmp_path: Path) -> None:
+    names = ["a\0b", ".", "..", "/", "-t", "x/" * 3000]
+    graph = ["rule cc", "  command = true"]
+    log = ["# ninja log v5"]
+    for n, name in enumerate(names):
+        graph.append(f"build {name}: cc in{n}")
+        log.append(f"0\t{n + 5}\t1\t{name}\t{n}")
+    (tmp_path / "build.ninja").write_text("\n".join(graph) + "\n")
+    (tmp_path / ".ninja_log").write_text("\n".join(log) + "\n")
+    said = CliRunner().invoke(command, [str(tmp_path), "--time-trace"])
+    assert isinstance(said.exception, InputError)
+    assert said.exception.what == "no time trace could be got of any command"
 
 
 @pytest.mark.compile

@@ -20,7 +20,11 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
 _SHELL = re.compile(r"[|;&<>`]|\$\(")
 # What a pass writes, and what it reads that only an earlier pass would have written.
-_WRITES = ("-o", "-dependency-file", "-serialize-diagnostic-file", "-header-include-file")
+_WRITES = (
+    *("-o", "-dependency-file", "-serialize-diagnostic-file", "-header-include-file"),
+    *("-opt-record-file", "-split-dwarf-output", "-diagnostic-log-file", "-stats-file"),
+    *("-coverage-notes-file", "-stack-usage-file"),
+)
 _READS = ("-fcuda-include-gpubinary",)
 _EMBEDS = "-fembed-offload-object="
 
@@ -113,11 +117,17 @@ def retargeted(argv: Sequence[str], scratch: str, trace: str) -> tuple[str, ...]
         elif word.startswith((_EMBEDS, "-ftime-trace")):
             continue
         elif word in _WRITES:
-            name = posixpath.basename(next(words, "")) or "out"
-            found += [word, posixpath.join(scratch, f"{word[1:]}-{name}")]
+            found += [word, _elsewhere(scratch, word, next(words, ""))]
+        elif (option := word.partition("=")[0]) in _WRITES:
+            found.append(f"{option}={_elsewhere(scratch, option, word.partition('=')[2])}")
         else:
             found.append(word)
     return (*found, f"-ftime-trace={trace}")
+
+
+def _elsewhere(scratch: str, option: str, path: str) -> str:
+    """A file of its own for what an option makes a pass write."""
+    return posixpath.join(scratch, f"{option[1:]}-{posixpath.basename(path) or 'out'}")
 
 
 def pass_target(argv: Sequence[str]) -> str:

@@ -141,11 +141,11 @@ def costliest(costs: dict[K, Cost]) -> list[tuple[K, Cost]]:
 def _written(directory: Path, edge: Edge) -> UnitTime | None:
     """From the trace that this run wrote beside the object, if it did."""
     output = directory / edge.output
-    trace = output.with_suffix(".json")
     try:
+        trace = output.with_suffix(".json")
         made, kept = trace.stat(), output.stat()
-    except OSError:
-        return None
+    except (OSError, ValueError):
+        return None  # no such file, or a name that no file can have
     # A trace is written at the end of a compile; an older one is of an earlier build.
     if made.st_mtime < kept.st_mtime - edge.duration_s - _CLOCK_S:
         return None
@@ -228,8 +228,9 @@ def _run(
             stdin=subprocess.DEVNULL,
             timeout=timeout,
         )
-    except OSError as e:
-        raise InputError(f"can't run {argv[0]}: {e.strerror or e}", where=str(where)) from e
+    except (OSError, ValueError) as e:
+        why = getattr(e, "strerror", None) or e
+        raise InputError(f"can't run {printable(argv[0])}: {why}", where=str(where)) from e
     except subprocess.TimeoutExpired as e:
         raise InputError(f"{argv[0]} doesn't answer", where=str(where)) from e
 
