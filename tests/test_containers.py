@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,16 +17,20 @@ from jitcache.pack.image import write_image
 from jitcache.pack.read import unpack
 from jitcache.pack.registry import publish
 from jitcache.pack.wheel import write_wheel
-from jitcache.pack.write import write_pack
+from jitcache.pack.write import gather, write_pack
 from jitcache.prebuilt.imports import import_tree
+from jitcache.remote.config import RemoteConfig
+from jitcache.remote.opening import open_remote
+from jitcache.remote.push import push
 from jitcache.remote.reference import read_reference
+from jitcache.store.layout import Bucket
 from jitcache.store.store import Store
 from tests import runtime_help
 from tests.container_help import SEED, UID, Container, needs_namespaces
 from tests.elf_help import code_object, kernel
 from tests.pack_help import BELIEF
 from tests.remote_help import CI
-from tests.remote_servers import free_port, needs, registry, running
+from tests.remote_servers import docker_registry, needs, s3, webdav
 
 NAME = "test-manifest"
 LAUNCH = f"""
@@ -149,10 +155,9 @@ def init(place: Path, volume: Path, *words: object, **how) -> subprocess.Complet
 @pytest.mark.servers
 def test_pulled_by_an_init_container(made, tmp_path, monkeypatch):
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
-    port = free_port()
     volume = tmp_path / "volume"
-    with running(registry(tmp_path, port), port, tmp_path / "registry.log"):
-        reference = read_reference(f"oci://127.0.0.1:{port}/kernels/kimi:gfx950")
+    with docker_registry(tmp_path) as host:
+        reference = read_reference(f"oci://{host}/kernels/kimi:gfx950")
         image = publish(*made, reference, signers=[CI], level=3).image
         stranger = init(tmp_path, volume, image, network=True)
         assert stranger.returncode == 10
@@ -161,6 +166,61 @@ def test_pulled_by_an_init_container(made, tmp_path, monkeypatch):
         done = init(tmp_path, volume, image, network=True, env=trusting)
         assert done.returncode == 0, done.stderr
     serves(seeded(tmp_path, volume / "jitcache"))
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("kind", ["registry", "webdav", "s3"])
+def test_fetched_from_a_remote_on_another_machine(kind, made, tmp_path, monkeypatch):
+    """CI pushes; a machine with nothing but Python and the lock file fetches and serves."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
+    (tmp_path / "server").mkdir()
+    with contextlib.ExitStack() as stack:
+        url, env = stack.enter_context(_remote(kind, tmp_path / "server"))
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        remote = open_remote(RemoteConfig("it", url, writable=True, deadline_s=20.0))
+        for record, _ in gather(*made):
+            assert push(made[0], remote, record, [CI]).state == "pushed"
+        lock_path = made[0].layout.bucket(Bucket.LOCKS) / f"{NAME}.gfx950.lock.json"
+        container = serving(
+            tmp_path,
+            volumes={"/lock.json": lock_path},
+            env={
+                "JITCACHE_DIR": "/store/jitcache",
+                "JITCACHE_REMOTES": url,
+                "JITCACHE_TRUSTED_KEYS": "",
+                **env,
+            },
+            network=True,
+        )
+        (tmp_path / "store").mkdir()
+        (tmp_path / "store").chmod(0o777)
+        container.writable["/store"] = tmp_path / "store"
+        stranger = container.jitcache("warm", "--lock", "/lock.json")
+        assert (stranger.returncode, "0/4 kernels" in stranger.stdout) == (9, True)
+        assert "the key 'ci' is not trusted here" in stranger.stderr
+        container.env["JITCACHE_TRUSTED_KEYS"] = str(CI.public())
+        pulled = container.jitcache("pull", "/lock.json", "--json")
+        assert pulled.returncode == 0, pulled.stderr
+        assert json.loads(pulled.stdout)["fetched"] == 5
+    # The server is gone; the store has everything.
+    container.network = False
+    launched = container.python("-c", LAUNCH.replace(repr(NAME), "'/lock.json'"))
+    assert launched.returncode == 0, launched.stderr
+    assert len(runtime_help.calls(tmp_path / "log" / "hip.log", "launch")) == 1
+
+
+@contextlib.contextmanager
+def _remote(kind: str, place: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    if kind == "registry":
+        with docker_registry(place) as host:
+            yield f"oci://{host}/kernels/kimi", {}
+    elif kind == "webdav":
+        with webdav(place) as base:
+            yield f"{base}/rw", {}
+    else:
+        with s3(place) as found:
+            yield found
 
 
 def test_unpacked_from_a_file_by_an_init_container(made, tmp_path):

@@ -26,7 +26,7 @@ from jitcache.sign.trust import Trust
 from jitcache.store.store import Store
 from tests.pack_help import BELIEF, filled
 from tests.remote_help import CI, OTHER, TRUST
-from tests.remote_servers import free_port, needs, registry, reply, running, serving
+from tests.remote_servers import docker_registry, free_port, needs, reply, serving
 
 
 @pytest.fixture
@@ -38,11 +38,9 @@ def made(tmp_path):
 def host(tmp_path, monkeypatch):
     """A real registry; its host and port."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
-    place = tmp_path / "registry"
-    place.mkdir()
-    port = free_port()
-    with running(registry(place, port), port, place / "log"):
-        yield f"127.0.0.1:{port}"
+    (tmp_path / "registry").mkdir()
+    with docker_registry(tmp_path / "registry") as host:
+        yield host
 
 
 def push(made, host, *signers):

@@ -54,7 +54,10 @@ class BucketObjects:
             )
         except Exception as e:  # noqa: BLE001 -- obstore's errors share no base class
             raise InputError(
-                f"the bucket can't be opened ({type(e).__name__})", where=self._where
+                f"the bucket can't be opened ({type(e).__name__})",
+                where=self._where,
+                hint="it takes the variables of its cloud, and the system's CA certificates"
+                " (in a small image: the package ca-certificates)",
             ) from None
 
     def get(self, path: str, limit: int) -> Got:
