@@ -9,6 +9,7 @@ templates that lie beside this module.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -94,6 +95,37 @@ def device_recipe(instance: Instance, variants: tuple[Variant, ...], arch: str) 
             "parameters": parameters(instance),
             "variants": [{"arguments": _kernel_arguments(v)} for v in ordered],
         },
+    )
+
+
+def packed_recipe(recipes: Sequence[Recipe]) -> Recipe:
+    """One translation unit with the kernels of several, in their order, and a list of them.
+
+    What is made of it is taken apart again (jitcache/build/packjob.py): it has no key.
+
+    Raises:
+        ValueError: the kernels are of several families, or a recipe holds more than one.
+    """
+    headers = {r.context["header"] for r in recipes}
+    if len(headers) != 1 or any(r.kind != "device" for r in recipes):
+        raise ValueError(f"kernels of {sorted(headers)} can't share a translation unit")
+    kernels = []
+    for recipe in recipes:
+        context = recipe.context
+        (variant,) = context["variants"]
+        kernels.append(
+            {
+                "name": context["name"],
+                "pipeline": context["pipeline"],
+                "parameters": context["parameters"],
+                "arguments": variant["arguments"],
+            }
+        )
+    return Recipe(
+        kind="device",
+        stem=f"pack_of_{len(kernels)}",
+        template="packed_tu.hip.j2",
+        context={"header": headers.pop(), "kernels": kernels},
     )
 
 

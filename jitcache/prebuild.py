@@ -132,6 +132,7 @@ class Prebuilder:
         compiler_env: variables for compilers that change no byte of what they write.
         launcher: words before the compiler's command line (`jitcache.toolchain.launcher`).
         on_built: told of every action that we compiled, once it is published.
+        pack: whether kernels may share a front end where that makes the build shorter.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class Prebuilder:
         compiler_env: tuple[tuple[str, str], ...] = (),
         launcher: tuple[str, ...] = (),
         on_built: Callable[[ActionRecord], None] = lambda _: None,
+        pack: bool = False,
     ) -> None:
         self._store = store
         self._toolchain = toolchain
@@ -164,6 +166,7 @@ class Prebuilder:
         self._compiler_env = compiler_env
         self._launcher = launcher
         self._on_built = on_built
+        self._pack = pack
 
     def build(self, actions: Sequence[Action]) -> Built:
         """Have every action in the store, or know why not.
@@ -258,6 +261,7 @@ class Prebuilder:
         from jitcache.build import durations
         from jitcache.build.capacity import choose_jobs, read_machine
         from jitcache.build.model import CompileFailed, Finished, NotRun
+        from jitcache.build.packed import pack_jobs, unpacked
         from jitcache.build.rundir import clean_runs, new_run_directory, release_run_directory
         from jitcache.build.runner import run
         from jitcache.store.layout import Bucket
@@ -266,20 +270,36 @@ class Prebuilder:
         clean_runs(runs)
         learned = self._store.layout.bucket(Bucket.DURATIONS)
         known = durations.load(learned)
-        jobs = [self._job(action, known) for action in ours.values()]
-        parallel = self._jobs or choose_jobs(read_machine(), [j.memory for j in jobs]).jobs
+        machine = read_machine()
+
+        def jobs_for(memories: Sequence[int]) -> int:
+            return self._jobs or choose_jobs(machine, memories).jobs
+
+        alone = [(self._job(a, known), a.resolved.recipe) for a in ours.values()]
+        # A launcher sends single compiles elsewhere, which packed ones are not.
+        if self._pack and not self._launcher:
+            packed = pack_jobs(alone, self._toolchain, self._arch, jobs_for)
+        else:
+            packed = [(job, [job]) for job, _ in alone]
+        members = {job.key: parts for job, parts in packed}
+        jobs = [job for job, _ in packed]
+        parallel = jobs_for([job.memory or 0 for job in jobs])
         self._on_start(jobs, parallel)
         directory = new_run_directory(runs)
         built.run_directory = directory
 
         def take(event: Event) -> None:
             if isinstance(event, Finished):
-                key = event.compiled.job.key
-                self._publish(ours[key], event.compiled, built)
-                held.pop(key).release()
-                features = self._features(ours[key])
-                sample = durations.sample_of(features, event.compiled.usage, int(time.time()))
-                durations.append(learned, [sample])
+                parts = members[event.compiled.job.key]
+                for compiled in unpacked(event.compiled, parts):
+                    action = ours[compiled.job.key]
+                    self._publish(action, compiled, built)
+                    held.pop(action.key).release()
+                if len(parts) == 1:
+                    sample = durations.sample_of(
+                        self._features(action), compiled.usage, int(time.time())
+                    )
+                    durations.append(learned, [sample])
             self._on_event(event)
 
         try:
@@ -293,16 +313,22 @@ class Prebuilder:
         finally:
             release_run_directory(directory)
         built.cpu_s += result.cpu_s
-        for outcome in result.outcomes:
-            if isinstance(outcome, CompileFailed):
-                built.failed.append(
-                    Failure(
-                        outcome.job.label, outcome.first_error, str(outcome.log), outcome.command
-                    )
-                )
-            elif isinstance(outcome, NotRun):
-                built.not_run.append(outcome.job.label)
-        return set(ours)
+        failed = [o for o in result.outcomes if isinstance(o, CompileFailed)]
+        not_run = [o for o in result.outcomes if isinstance(o, NotRun)]
+        packs = [o for o in failed if len(members[o.job.key]) > 1]
+        again: list[CompileFailed | NotRun] = []
+        if packs:
+            # Which kernel it was is told by compiling each alone.
+            self._pack = False
+            again = [*packs, *not_run]
+        else:
+            built.not_run.extend(o.job.label for o in not_run)
+        built.failed.extend(
+            Failure(o.job.label, o.first_error, str(o.log), o.command)
+            for o in failed
+            if o not in packs
+        )
+        return set(ours) - {job.key for o in again for job in members[o.job.key]}
 
     def _features(self, action: Action) -> Features:
         from jitcache.build.durations import features_of

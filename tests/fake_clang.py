@@ -4,12 +4,14 @@
 depends on everything a real compiler's would: source, headers, flags; device outputs are
 well-formed code objects. Each compile (not each scan) appends a line to FAKE_LOG's file,
 named by a `-DFAKE_LOG=` flag. Other flags: `-DFAKE_SLEEP=seconds`, `-DFAKE_FAIL=word` (fail if
-the source contains the word).
+the source contains the word). With `-emit-llvm` it writes "bitcode", a line per kernel, which
+fake_bitcode.py takes apart; with `-x ir` it makes a code object of that.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import struct
 import sys
@@ -52,7 +54,22 @@ def code_object(symbol: str, arch: str, payload: bytes) -> bytes:
     return ident + head + note_data + strings + payload + table
 
 
+def back_end(argv: list[str]) -> int:
+    """A code object with the bytes that a compile of the kernel alone gives."""
+    kernel, flags = Path(argv[-1]).read_text().splitlines()[0].split(" ", 1)
+    arch = next(w.partition("=")[2] for w in argv if w.startswith("-mcpu="))
+    extra = [v for o, v in itertools.pairwise(argv) if o == "-mllvm"]
+    if "-unknown" in extra:
+        print("clang (LLVM option parsing): Unknown command line argument", file=sys.stderr)
+        return 1
+    whole = hashlib.sha256(repr((kernel, flags, extra)).encode()).digest() * 40
+    Path(argv[argv.index("-o") + 1]).write_bytes(code_object(kernel, arch, whole))
+    return 0
+
+
 def main(argv: list[str]) -> int:
+    if "ir" in argv:
+        return back_end(argv)
     includes, defines, depfile, output, target = [], {}, "", "", ""
     words = iter(argv)
     source = argv[-1]
@@ -91,6 +108,11 @@ def main(argv: list[str]) -> int:
         print(f"{source}:7:1: error: no matching function for call to 'fake'", file=sys.stderr)
         return 1
     flags = [w for w in argv if w.startswith(("-O", "-mllvm", "-DCODE"))]
+    if "-emit-llvm" in argv:
+        kernels = re.findall(r"jitcache::Instance<([^>]*)>", text)
+        names = ["_Z" + hashlib.sha256(k.encode()).hexdigest()[:16] for k in kernels]
+        Path(output).write_text("".join(f"{name} {flags}\n" for name in names))
+        return 0
     whole = hashlib.sha256(repr((text, sorted(seen.values()), flags)).encode()).digest() * 40
     if "--cuda-device-only" in argv:
         symbol = "_Z" + hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -70,6 +70,15 @@ def make_toolchain(
     )
 
 
+def add_bitcode_tools(place: Path) -> None:
+    """The programs that packed compiles need, beside the compiler."""
+    for name in ("llvm-extract", "llvm-nm", "opt"):
+        script = place / name
+        bitcode = FAKE.with_name("fake_bitcode.py")
+        script.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {bitcode} "$0" "$@"\n')
+        script.chmod(0o755)
+
+
 def compiles(place: Path) -> list[str]:
     """Names of the sources that were compiled, in order."""
     log = place / "compiles"

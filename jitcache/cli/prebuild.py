@@ -53,6 +53,13 @@ SALT_VARIABLE = "JITCACHE_SALT"
 @click.option("--provider", type=click.Choice(["rocm", "llvm"]), help="Toolchain provider.")
 @click.option("--ck", type=Path, help="CK tree or AITER checkout.")
 @click.option("--allocator", metavar="NAME", help="Allocator of the compiler: auto, off, a name.")
+@click.option(
+    "--pack",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    show_default=True,
+    help="Let kernels share a front end where the build gets shorter.",
+)
 @click.option("--lock", "lock_path", type=Path, help="Write the lock file here, too.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no report.")
 @output.json_option
@@ -67,6 +74,7 @@ def command(
     provider: str | None,
     ck: Path | None,
     allocator: str | None,
+    pack: str,
     lock_path: Path | None,
     quiet: bool,
     as_json: bool,
@@ -116,6 +124,7 @@ def command(
                 provider=provider,
                 ck=ck,
                 allocator=allocator,
+                pack=pack,
                 lock_path=lock_path,
             )
         )
@@ -151,6 +160,7 @@ def _one(
     provider: str | None,
     ck: Path | None,
     allocator: str | None,
+    pack: str,
     lock_path: Path | None,
 ) -> _Result:
     modules = worklist(planned)
@@ -186,6 +196,7 @@ def _one(
         on_start=show.start,
         fetch=fetch,
         compiler_env=find_allocator(wished(allocator, os.environ), toolchain.compiler).env,
+        pack=pack == "auto",
     )
     try:
         built = builder.build(_distinct(actions.values()))
