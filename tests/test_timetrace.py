@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -127,6 +128,11 @@ def test_headers_come_from_asynchronous_events_and_from_older_clangs_spans() -> 
         "b.h": (40, 40),
     }
     assert time.phases["front end"] == time.total_us == 300
+
+
+def test_of_spans_that_begin_together_the_longer_one_is_around_the_other() -> None:
+    found = parse_trace(trace(event("ParseClass", 0, 10), event("Frontend", 0, 100)))
+    assert [(s.name, s.total_us, s.self_us) for s in found.spans] == [("Frontend", 100, 90)]
 
 
 def test_passes_and_units_add_up() -> None:
@@ -453,6 +459,11 @@ def test_traces_that_the_build_wrote_are_read_where_they_are(tmp_path: Path) -> 
     assert found["together"]["total_s"] == pytest.approx(
         sum(u["total_s"] for u in found["units"]), abs=1e-5
     )
+    os.utime(tmp_path / "slow.json", (1, 1))
+    said = CliRunner().invoke(command, [str(tmp_path), "--time-trace", "--json"])
+    left = json.loads(said.stdout)["time_trace"]
+    assert [u["output"] for u in left["units"]] == ["quick.o"]  # the other's trace is too old
+    assert "no such file" in left["left_out"][0]["reason"]
     markdown = CliRunner().invoke(command, [str(tmp_path), "--time-trace", "--markdown"]).stdout
     assert "| translation unit | total | front end |" in markdown
 

@@ -73,9 +73,7 @@ def _helps(report: Report) -> tuple[Help, ...]:
     now = simulated.get(jobs)
     if now is None:
         return ()
-    found = [
-        Help(f"{n} jobs instead of {jobs}", s, now - s) for n, s in simulated.items() if n > jobs
-    ]
+    found = [Help(f"{n} jobs instead of {jobs}", s, now - s) for n, s in simulated.items()]
     for s in report.savings:
         name = shortened(s.label)
         found.append(Help(f"{name} twice as fast", s.half_s, now - s.half_s))
