@@ -18,15 +18,18 @@ from jitcache.store.store import Store
 
 _LONGEST = 8
 _RESOURCES = (
-    *("symbol", "vgprs", "agprs", "sgprs", "vgpr_spills", "sgpr_spills"),
+    *("vgprs", "agprs", "sgprs", "vgpr_spills", "sgpr_spills"),
     *("lds", "scratch", "kernarg_size", "workgroup"),
 )
 """What a kernel takes, as `jitcache.codeobject` names it."""
 
+_SYMBOL = 60
+"""Characters of a symbol that are shown; CK's have hundreds."""
+
 
 @click.command()
 @click.argument("what", metavar="KEY_PREFIX|INSTANCE")
-@click.option("--inputs", "all_inputs", is_flag=True, help="Print every input, headers included.")
+@click.option("--inputs", "all_inputs", is_flag=True, help="Print every input and symbol in full.")
 @output.json_option
 def command(what: str, all_inputs: bool, as_json: bool) -> None:
     """Show stored actions: inputs, outputs, and what happened to them.
@@ -82,9 +85,12 @@ def _text(store: Store, record: ActionRecord, all_inputs: bool) -> str:
         lines.append(f"    {store.blob_path(o.digest)}")
     kernels = record.facts.get("kernels")
     if isinstance(kernels, list) and all(isinstance(k, dict) for k in kernels) and kernels:
-        rows = [[str(k.get(c, "-")) for c in _RESOURCES] for k in kernels]
-        right = "l" + "r" * (len(_RESOURCES) - 1)
-        lines += ["kernels", output.table(_RESOURCES, rows, right=right)]
+        rows = [
+            [*(str(k.get(c, "-")) for c in _RESOURCES), _symbol(str(k.get("symbol")), all_inputs)]
+            for k in kernels
+        ]
+        right = "r" * len(_RESOURCES) + "l"
+        lines += ["kernels", output.table((*_RESOURCES, "symbol"), rows, right=right)]
     facts = {n: v for n, v in record.facts.items() if n != "kernels"}
     for title, values in (("facts", facts), ("inputs", record.inputs)):
         if values:
@@ -95,6 +101,10 @@ def _text(store: Store, record: ActionRecord, all_inputs: bool) -> str:
         lines.append("incidents")
         lines += [f"  {path}" for path in history]
     return "\n".join(lines)
+
+
+def _symbol(symbol: str, whole: bool) -> str:
+    return symbol if whole or len(symbol) <= _SYMBOL else symbol[: _SYMBOL - 3] + "..."
 
 
 def _value(value: Any, whole: bool) -> str:

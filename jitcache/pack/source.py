@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jitcache.errors import DamagedError
-from jitcache.pack.image import layer_of
 from jitcache.pack.model import Limits, Unpacked
-from jitcache.pack.read import unpack
 from jitcache.pack.signed import Belief
 from jitcache.remote.interface import Failed
 from jitcache.remote.reference import is_reference, read_reference
@@ -39,6 +37,9 @@ def unpack_from(source: str, store: Store, belief: Belief, digest: str = "") -> 
         UntrustedError: nobody who is believed has signed it.
         StoreError: the store can't be written.
     """
+    from jitcache.pack.image import layer_of
+    from jitcache.pack.read import unpack
+
     if is_reference(source):
         return _unpack_image(source, store, belief, digest)
     path, known = layer_of(Path(source)) if is_layout(source) else (Path(source), digest)
@@ -47,6 +48,7 @@ def unpack_from(source: str, store: Store, belief: Belief, digest: str = "") -> 
 
 
 def _unpack_image(source: str, store: Store, belief: Belief, digest: str) -> Unpacked | Failed:
+    from jitcache.pack.read import unpack
     from jitcache.pack.registry import PackRegistry
 
     registry = PackRegistry(read_reference(source))

@@ -7,12 +7,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jitcache.errors import ForbiddenError, InputError
 from jitcache.lockfile import Lock, load_lock
 from jitcache.pack.signed import Belief, require_believed_lock, untrusted
 from jitcache.pack.source import is_layout, unpack_from
-from jitcache.remote.fetch import Fetcher, NotFetched
 from jitcache.remote.interface import Failed
 from jitcache.remote.reference import is_reference
 from jitcache.sign import beside
@@ -20,6 +20,10 @@ from jitcache.store.layout import Bucket, Layout
 from jitcache.store.model import Hit, Lookup, Miss, Notice
 from jitcache.store.seeds import Seed
 from jitcache.store.store import Store
+
+if TYPE_CHECKING:
+    # Where nothing is missing, nothing of it is needed.
+    from jitcache.remote.fetch import Fetcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +206,8 @@ def fetch(
         state = readiness(lock, store)
     if fetcher is None or not state.absent:
         return state
+    from jitcache.remote.fetch import NotFetched
+
     wanted = {a.key: a for a in lock.actions()}
     reasons = {}
     for missing in state.absent:
