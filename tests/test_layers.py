@@ -25,6 +25,7 @@ LAYERS = (
     ("build", "buildlog"),
     ("report", "lockfile", "sign", "remote"),
     ("prebuild", "pack", "prebuilt"),
+    ("fleet",),
     ("runtime",),
     ("cli", "__main__", "codegen.gen_instances"),
 )

@@ -95,5 +95,18 @@ def scan_command(toolchain: Toolchain, kind: Kind) -> tuple[str, ...]:
     )
 
 
+def launched(argv: tuple[str, ...], launcher: tuple[str, ...]) -> tuple[str, ...]:
+    """A device compile behind a compiler launcher.
+
+    Launchers keep an object only of a command with `-c`, and either don't know the front end's
+    own option for a dependency file (sccache compiles without its cache then) or forget the
+    file on a hit (ccache). A code object has the same bytes with and without both.
+    """
+    words = list(argv)
+    start = words.index(_DEPENDENCIES[1]) - 1
+    del words[start : start + len(_DEPENDENCIES)]
+    return (*launcher, *words, "-c")
+
+
 def _include_words(toolchain: Toolchain) -> tuple[str, ...]:
     return tuple(w for r in toolchain.include_roots if r.flag for w in (r.flag, str(r.path)))

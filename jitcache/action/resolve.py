@@ -75,15 +75,19 @@ class Resolver:
         family = (recipe.template, str(recipe.context["header"]))
         headers = self._scanned.get(family)
         if headers is None:
-            paths = scan(
-                scan_command(self._toolchain, cast("Kind", recipe.kind)),
-                recipe.source_name,
-                recipe.render(),
-            )
-            headers = self._scanned[family] = self._headers.of_paths(paths)
+            headers = self._scanned[family] = self.scan(recipe)
         key = keys.action_key(self.inputs(recipe, headers))
         self._store.memo.put(direct, MemoEntry(key, headers))
         return Resolved(recipe, key, headers, command)
+
+    def scan(self, recipe: Recipe) -> HeaderSet:
+        """The headers that a recipe reads now, as the preprocessor says.
+
+        Raises:
+            ToolchainError: the headers can't be read.
+        """
+        command = scan_command(self._toolchain, cast("Kind", recipe.kind))
+        return self._headers.of_paths(scan(command, recipe.source_name, recipe.render()))
 
     def inputs(self, recipe: Recipe, headers: HeaderSet) -> dict[str, Any]:
         """The canonical record behind a key."""

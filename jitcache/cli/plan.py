@@ -49,7 +49,13 @@ def counts_of(
 
 @click.command()
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
-@click.option("--arch", type=click.Choice(catalog.ARCHES), help="Plan for this architecture only.")
+@click.option(
+    "--arch",
+    "arches",
+    type=click.Choice(catalog.ARCHES),
+    multiple=True,
+    help="Plan for this architecture only (repeatable).",
+)
 @click.option(
     "--cu-num", type=click.IntRange(min=1), help="Compute units, instead of the target's."
 )
@@ -73,16 +79,24 @@ def counts_of(
 )
 @click.option("--tuned", type=Path, multiple=True, help="A tuned_fmoe CSV (repeatable, in order).")
 @click.option("--aiter", "checkout", type=Path, help="AITER checkout: use all its tuned_fmoe CSVs.")
+@click.option(
+    "-o", "--output", "file", type=Path, help="Write a plan file for workers, with action keys."
+)
+@click.option("--provider", type=click.Choice(["rocm", "llvm"]), help="Toolchain that -o pins.")
+@click.option("--ck", type=Path, help="CK tree or AITER checkout, for -o.")
 @output.json_option
 def command(
     manifests: tuple[str, ...],
-    arch: str | None,
+    arches: tuple[str, ...],
     cu_num: int | None,
     block_m: tuple[str, ...],
     scope: ScopeWord | None,
     tokens: tuple[int, ...] | None,
     tuned: tuple[Path, ...],
     checkout: Path | None,
+    file: Path | None,
+    provider: str | None,
+    ck: Path | None,
     as_json: bool,
 ) -> None:
     """Show which kernels the manifests' deployments can dispatch, and why.
@@ -100,9 +114,14 @@ def command(
             tokens=tokens,
         )
         for manifest in map(load_manifest, manifests)
+        for arch in arches or (None,)
         for target in targets_of(manifest, arch, cu_num)
     ]
-    if as_json:
+    if file is not None:
+        from jitcache.cli.planfile import write_plan
+
+        write_plan(plans, file, provider=provider, ck=ck, as_json=as_json)
+    elif as_json:
         output.emit_json(plans_json(plans))
     else:
         output.out("\n\n".join(text_of(p) for p in plans))

@@ -1,0 +1,1 @@
+"""Building beyond one machine: plan files, workers, leases, engines (docs/fleet.md)."""

@@ -1,0 +1,1 @@
+"""Who runs workers: Slurm, Kubernetes, Dask, or this machine. None is a scheduler of ours."""
