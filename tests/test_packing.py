@@ -13,6 +13,7 @@ from jitcache.action.resolve import Resolver
 from jitcache.action.worklist import worklist
 from jitcache.build import packjob
 from jitcache.build.packing import MOST, Pack, Unit, plan_packs, wall
+from jitcache.buildlog.compilecommand import CompileCommand, parse_command
 from jitcache.codegen.native import packed_recipe
 from jitcache.errors import JitcacheError
 from jitcache.manifest.load import load_manifest
@@ -165,6 +166,21 @@ def test_each_kernel_of_a_pack_is_published_under_the_key_it_has_alone(tmp_path)
     assert len(samples) == len([s for s in sources if not s.startswith("pack_of_")])
     assert not list(tmp_path.rglob("*.whole"))
     assert not list(tmp_path.rglob("*.bc"))
+
+
+def test_a_time_trace_of_a_pack_is_one_of_its_front_end(tmp_path) -> None:
+    add_bitcode_tools(tmp_path)
+    built = build(tmp_path)
+    assert built.run_directory is not None
+    lines = (built.run_directory / "build.ninja").read_text().splitlines()
+    calls = [line.partition("words = ")[2] for line in lines if "packjob.py" in line]
+    assert calls
+    for call in calls:
+        found = parse_command(call)
+        assert isinstance(found, CompileCommand)
+        assert found.own
+        assert found.argv[0] == str(tmp_path / "clang")
+        assert found.argv[-1].endswith(".hip")
 
 
 def test_what_is_built_packed_is_found_unpacked_and_the_other_way_round(tmp_path) -> None:

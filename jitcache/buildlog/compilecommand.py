@@ -7,12 +7,15 @@ pass: clang 22's driver doesn't hand it to device passes.
 
 from __future__ import annotations
 
+import json
+import json
 import posixpath
 import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 _WRAPPERS = ("ccache", "sccache", "distcc")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
@@ -91,6 +94,58 @@ def parse_command(text: str) -> CompileCommand | NoCompile:
     return command if command.argv else NoCompile("it runs nothing")
 
 
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A job of jitcache that compiles several kernels behind one front end (packjob.py).
+
+    Attributes:
+        runner: the interpreter and the script.
+        spec: the script's argument.
+    """
+
+    runner: tuple[str, ...]
+    spec: dict[str, Any]
+
+    @property
+    def front(self) -> tuple[str, ...]:
+        """The driver's call that is the front end."""
+        return tuple(self.spec["front"])
+
+    def behind(self, bitcode: str, scratch: str, traces: str) -> tuple[str, ...]:
+        """The same job behind a front end that has run already, with traces.
+
+        Args:
+            bitcode: what that front end wrote.
+            scratch: an absolute directory for the code objects.
+            traces: an absolute directory for a trace of each kernel's back end.
+        """
+        first, *others = self.spec["outputs"]
+        spec = {
+            **self.spec,
+            "front": ["true"],
+            "bitcode": bitcode,
+            "outputs": [posixpath.join(scratch, posixpath.basename(first)), *others],
+            "back": [*self.spec["back"], f"-ftime-trace={traces}/"],
+        }
+        return (*self.runner, json.dumps(spec))
+
+
+def parse_pack(argv: Sequence[str]) -> Pack | None:
+    """The job of several kernels that a command is, if it is one."""
+    if len(argv) < 2 or posixpath.basename(argv[-2]) != "packjob.py":
+        return None
+    try:
+        spec = json.loads(argv[-1])
+    except (ValueError, RecursionError):
+        return None
+    lists = isinstance(spec, dict) and [spec.get(k) for k in ("front", "back", "outputs")]
+    good = lists and all(
+        isinstance(words, list) and words and all(isinstance(w, str) for w in words)
+        for words in lists
+    )
+    return Pack(tuple(argv[:-1]), spec) if good else None
+
+
 def parse_passes(said: str) -> list[tuple[str, ...]]:
     """The `-cc1` calls in what a driver printed for `-###`; none where it is no clang."""
     passes = []
@@ -130,6 +185,11 @@ def _elsewhere(scratch: str, option: str, path: str) -> str:
     return posixpath.join(scratch, f"{option[1:]}-{posixpath.basename(path) or 'out'}")
 
 
+def written(argv: Sequence[str]) -> str:
+    """The output of a pass."""
+    return dict(pairwise(argv)).get("-o", "")
+
+
 def pass_target(argv: Sequence[str]) -> str:
     """What a pass compiles for: `gfx950`, or the triple of the host."""
     words = dict(pairwise(argv))
@@ -153,6 +213,9 @@ def _unwrapped(call: list[str], directory: str) -> CompileCommand:
                 name, _, value = text.partition("=")
                 env.append((name, value))
         words = words[end + 1 :]
+    if own and any(posixpath.basename(w) == "packjob.py" for w in words[:4]):
+        # Kernels that share a front end: that is where their compile time goes.
+        words = json.loads(words[-1])["front"]
     while words and posixpath.basename(words[0]) in _WRAPPERS:
         words.pop(0)
     return CompileCommand(tuple(words), tuple(env), directory, own)
