@@ -18,6 +18,7 @@ from jitcache.buildlog.compilecommand import (
     CompileCommand,
     NoCompile,
     parse_command,
+    parse_pack,
     parse_passes,
     pass_target,
     retargeted,
@@ -387,6 +388,31 @@ def test_the_passes_of_a_driver_write_elsewhere() -> None:
         *("-dependency-file", "/s/dependency-file-k.d", "-o", "/s/o-k.o", "-ftime-trace=/s/1.json"),
     )
     assert parse_passes('cc: error\n "cc1plus" "-quiet"\n') == []
+
+
+def test_a_job_of_several_kernels_goes_on_behind_a_front_end_that_has_run() -> None:
+    spec = {
+        "front": ["clang", "-c", "k.hip"],
+        "bitcode": "d/a.co.whole",
+        "opt": "/opt",
+        "back": ["clang", "-o", "@output", "@bitcode"],
+        "outputs": ["d/a.co", "1-b.co"],
+    }
+    pack = parse_pack(["python", "-I", "/x/packjob.py", json.dumps(spec)])
+    assert pack is not None
+    assert pack.front == ("clang", "-c", "k.hip")
+    *runner, text = pack.behind("/s/whole", "/s", "/s/t")
+    assert runner == ["python", "-I", "/x/packjob.py"]
+    assert json.loads(text) == {
+        "front": ["true"],
+        "bitcode": "/s/whole",
+        "opt": "/opt",
+        "back": ["clang", "-o", "@output", "@bitcode", "-ftime-trace=/s/t/"],
+        "outputs": ["/s/a.co", "1-b.co"],
+    }
+    assert parse_pack(["clang", "-c", "k.hip"]) is None
+    for broken in ("", "[", "3", "{}", json.dumps({**spec, "back": "x"}), "[" * 99_999):
+        assert parse_pack(["python", "packjob.py", broken]) is None
 
 
 # ---- real compiles -----------------------------------------------------------------------

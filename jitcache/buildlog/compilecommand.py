@@ -8,7 +8,6 @@ pass: clang 22's driver doesn't hand it to device passes.
 from __future__ import annotations
 
 import json
-import json
 import posixpath
 import re
 import shlex

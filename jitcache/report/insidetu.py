@@ -20,9 +20,11 @@ from jitcache.buildlog.compilecommand import (
     CompileCommand,
     NoCompile,
     parse_command,
+    parse_pack,
     parse_passes,
     pass_target,
     retargeted,
+    written,
 )
 from jitcache.buildlog.kernelnames import printable
 from jitcache.buildlog.timetrace import MAX_BYTES, Trace, parse_trace
@@ -40,6 +42,7 @@ _LISTED = 200
 _EXTRA_TRIES = 8
 _CLOCK_S = 2.0
 _ASKING_S = 60
+_TRACES = "traces"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,23 +163,30 @@ def _again(build: BuildFiles, edge: Edge, say: Callable[[str], None]) -> UnitTim
     command = _command(build, edge)
     if isinstance(command, NoCompile):
         return command
+    pack = parse_pack(command.argv)
     with tempfile.TemporaryDirectory(prefix="jitcache-trace-") as scratch:
         env = _environment(command, scratch)
         where = build.directory / command.directory
-        said = _run((*command.argv, "-###"), where, env, timeout=_ASKING_S)
+        said = _run((*(pack.front if pack else command.argv), "-###"), where, env, _ASKING_S)
         passes = parse_passes(said.stderr)
         if not passes:
             return NoCompile(_error(said) or "its command is no compile by clang")
-        traces = []
-        for number, argv in enumerate(passes):
-            target = pass_target(argv)
-            say(f"tracing {printable(edge.label)} for {target} ({edge.duration_s:.0f} s before)")
-            file = Path(scratch, f"{number}.json")
-            ran = _run(retargeted(argv, scratch, str(file)), where, env)
+        targets = tuple(pass_target(p) for p in passes)
+        say(f"tracing {printable(edge.label)} for {', '.join(targets)}, {edge.duration_s:.0f} s")
+        calls = [
+            retargeted(argv, scratch, f"{scratch}/{_TRACES}/{number}.json")
+            for number, argv in enumerate(passes)
+        ]
+        if pack:
+            calls.append(pack.behind(written(calls[-1]), scratch, f"{scratch}/{_TRACES}"))
+        traces = Path(scratch, _TRACES)
+        traces.mkdir()
+        for call in calls:
+            ran = _run(call, where, env)
             if ran.returncode != 0:
                 return NoCompile(f"compiling it again failed: {_error(ran) or 'no message'}")
-            traces.append(_read(file))
-    return _unit(edge, AGAIN, tuple(pass_target(p) for p in passes), traces)
+        found = [_read(file) for file in sorted(traces.iterdir())]
+    return _unit(edge, AGAIN, targets, found)
 
 
 def _error(said: subprocess.CompletedProcess[str]) -> str:
