@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jitcache import digest
-from jitcache.action.headers import listing
+from jitcache.action.command import launched
+from jitcache.action.headers import HeaderSet, listing
 from jitcache.action.resolve import Resolved, Resolver
 from jitcache.action.worklist import ModuleWork
 from jitcache.codegen.native import Recipe
@@ -346,16 +347,30 @@ class Prebuilder:
             source_name=recipe.source_name,
             source=recipe.render(),
             output_name=recipe.output_name,
-            argv=(*self._launcher, *action.resolved.command.argv),
+            argv=self._argv(action),
             cost_s=expected.cost_s,
             memory=expected.memory,
             env=self._compiler_env,
         )
 
+    def _launched(self, recipe: Recipe) -> bool:
+        # A host shim is linked at once, which no launcher keeps.
+        return bool(self._launcher) and recipe.kind == "device"
+
+    def _argv(self, action: Action) -> tuple[str, ...]:
+        argv = action.resolved.command.argv
+        return launched(argv, self._launcher) if self._launched(action.resolved.recipe) else argv
+
+    def _headers_of(self, recipe: Recipe, compiled: Compiled) -> HeaderSet:
+        """What a compile has read; behind a launcher, what it would read now."""
+        if self._launched(recipe):
+            return self._resolver.scan(recipe)
+        return self._resolver.headers_read(tuple(map(str, compiled.headers)))
+
     def _publish(self, action: Action, compiled: Compiled, built: Built) -> None:
         """Put a finished compile into the store, under the key of what it really read."""
         recipe = action.resolved.recipe
-        headers = self._resolver.headers_read(tuple(map(str, compiled.headers)))
+        headers = self._headers_of(recipe, compiled)
         inputs = self._resolver.inputs(recipe, headers)
         if digest.of_json(inputs) != action.key:
             before = {(h.name, h.digest) for h in action.resolved.headers}

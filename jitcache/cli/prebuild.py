@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from jitcache.store.model import Hit
 from jitcache.store.store import Store
 from jitcache.toolchain.allocator import find_allocator, wished
 from jitcache.toolchain.find import find_toolchain, path_of
+from jitcache.toolchain.launcher import LAUNCHERS, find_launcher
 from jitcache.userconfig import remotes_configured
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from jitcache.store.model import ActionRecord
 
 SALT_VARIABLE = "JITCACHE_SALT"
+
+launcher_option = click.option(
+    "--launcher", type=click.Choice(LAUNCHERS), help="Compiler launcher in front of the compiler."
+)
 
 
 @click.command()
@@ -60,6 +65,7 @@ SALT_VARIABLE = "JITCACHE_SALT"
     show_default=True,
     help="Let kernels share a front end where the build gets shorter.",
 )
+@launcher_option
 @click.option("--lock", "lock_path", type=Path, help="Write the lock file here, too.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no report.")
 @output.json_option
@@ -75,6 +81,7 @@ def command(
     ck: Path | None,
     allocator: str | None,
     pack: str,
+    launcher: str | None,
     lock_path: Path | None,
     quiet: bool,
     as_json: bool,
@@ -125,6 +132,7 @@ def command(
                 ck=ck,
                 allocator=allocator,
                 pack=pack,
+                launcher=launcher,
                 lock_path=lock_path,
             )
         )
@@ -161,6 +169,7 @@ def _one(
     ck: Path | None,
     allocator: str | None,
     pack: str,
+    launcher: str | None,
     lock_path: Path | None,
 ) -> _Result:
     modules = worklist(planned)
@@ -181,9 +190,10 @@ def _one(
     )
     resolver = Resolver(store, toolchain, target.arch, os.environ.get(SALT_VARIABLE, ""))
     actions = actions_of(modules, resolver)
-    fetch = _fetch_from_remotes(store, target.arch)
+    fetch = fetch_from_remotes(store, {target.arch, "host"})
     if os.environ.get(POLICY_VARIABLE):
         _heed_policy(store, manifest, _distinct(actions.values()), fetch)
+    found = find_launcher(launcher, toolchain, os.environ)
     builder = Prebuilder(
         store,
         toolchain,
@@ -195,7 +205,11 @@ def _one(
         on_wait=show.wait,
         on_start=show.start,
         fetch=fetch,
-        compiler_env=find_allocator(wished(allocator, os.environ), toolchain.compiler).env,
+        compiler_env=(
+            *find_allocator(wished(allocator, os.environ), toolchain.compiler).env,
+            *found.env,
+        ),
+        launcher=found.words,
         pack=pack == "auto",
     )
     try:
@@ -252,14 +266,16 @@ def _heed_policy(
         output.say(f"  {label}")
 
 
-def _fetch_from_remotes(store: Store, arch: str) -> Callable[[str], ActionRecord | None] | None:
+def fetch_from_remotes(
+    store: Store, targets: Collection[str]
+) -> Callable[[str], ActionRecord | None] | None:
     """What asks the configured remotes; None where there are none."""
     if not remotes_configured():
         return None
     from jitcache.remote.fetch import Fetched
     from jitcache.remote.opening import open_fetcher
 
-    fetcher = open_fetcher(store, {arch, "host"})
+    fetcher = open_fetcher(store, targets)
     if fetcher is None:
         return None
     said: set[tuple[str, str]] = set()

@@ -9,7 +9,6 @@ otherwise clang writes a hash of its own command line, which launchers change, i
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,6 +52,8 @@ def find_launcher(name: str | None, toolchain: Toolchain, environ: Mapping[str, 
     """
     if name is None:
         return Launcher()
+    import shutil
+
     path = shutil.which(name, path=environ.get("PATH"))
     if path is None:
         raise UsageError(
