@@ -116,6 +116,7 @@ def command(
                 "toolchain": toolchain.id if toolchain is not None else None,
                 "parts": [_part_json(r) for r in examination.reports],
                 "rejected_flags": list(toolchain.rejected_flags) if toolchain else [],
+                "no_shortcuts": toolchain.no_shortcuts if toolchain else "",
                 "allocator": allocator,
                 "ninja": ninja,
                 "packages": [p._asdict() for p in packages],
@@ -132,6 +133,10 @@ def command(
             if toolchain.rejected_flags:
                 rejected = ", ".join(toolchain.rejected_flags)
                 output.out(f"flags that this compiler does not know, left out: {rejected}")
+            if toolchain.no_shortcuts:
+                output.out(
+                    f"kernels compile without shortcuts through CK: {toolchain.no_shortcuts}"
+                )
         output.out()
         _print_rest(allocator, ninja, packages, store, machine, gpus)
         for t in troubles:

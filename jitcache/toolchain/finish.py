@@ -15,6 +15,7 @@ from jitcache.toolchain.ck import CkTree
 from jitcache.toolchain.compiler import CompilerFacts
 from jitcache.toolchain.memo import Memo
 from jitcache.toolchain.model import IncludeRoot, ProviderName, Toolchain
+from jitcache.toolchain.shortcuts import decide
 
 CSRC = Path(os.path.realpath(Path(__file__).parent.parent / "csrc"))
 """Our C++ sources, in a checkout as in an installed package."""
@@ -104,7 +105,8 @@ def _toolchain(provider: ProviderName, pieces: Pieces, request: Request, memo: M
     base = flags.base_flags(request.arch)
     if compat_needed(pieces.hip_version):
         base = (*base, "-include", COMPAT_HEADER)
-    device = tuple(word for flag in probed.accepted for word in flag)
+    shortcuts = decide(pieces.ck.origin, facts.version_text, request.environ)
+    device = (*(word for flag in probed.accepted for word in flag), *shortcuts.flags)
     host = flags.host_flags()
     # __FILE__ in CK's messages must not depend on where CK lies.
     maps = tuple(f"-fmacro-prefix-map={r.path}=/{r.name}" for r in roots if r.flag is not None)
@@ -138,6 +140,7 @@ def _toolchain(provider: ProviderName, pieces: Pieces, request: Request, memo: M
         hip_version=(int(major), int(minor)),
         ck_commit=pieces.ck.origin,
         rejected_flags=tuple(" ".join(f) for f in probed.rejected),
+        no_shortcuts=shortcuts.detail,
     )
 
 

@@ -70,6 +70,8 @@ class Toolchain:
         hip_version: (major, minor) of the HIP headers.
         ck_commit: what is known of CK's origin: a commit, or a digest of its headers.
         rejected_flags: optional flags that this compiler does not know, for `doctor`.
+        no_shortcuts: why kernels are compiled without our shortcuts, for `doctor`; "" where
+            they are compiled with them.
     """
 
     provider: ProviderName
@@ -84,6 +86,7 @@ class Toolchain:
     hip_version: tuple[int, int]
     ck_commit: str
     rejected_flags: tuple[str, ...] = ()
+    no_shortcuts: str = ""
 
     @property
     def compiler_name(self) -> str:

@@ -1,0 +1,196 @@
+"""The shortcuts through CK: when they are used, what they compute, and that code stays the same."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jitcache.action.command import compile_command
+from jitcache.codegen import catalog, native
+from jitcache.codegen.catalog.variants import variant_for
+from jitcache.errors import JitcacheError
+from jitcache.toolchain import shortcuts
+from jitcache.toolchain.find import examine
+from jitcache.toolchain.model import Toolchain
+from tests.fake_machine import FakeMachine
+
+PROVED_CK, PROVED_CLANG = next(iter(shortcuts.PROVED))
+
+
+def test_they_are_used_with_what_they_were_proved_with_and_nothing_else() -> None:
+    assert shortcuts.decide(PROVED_CK, PROVED_CLANG, {}) == shortcuts.Shortcuts(True, "")
+    for ck, clang in ((PROVED_CK, "22.1.7"), ("sha256:" + "0" * 64, PROVED_CLANG)):
+        refused = shortcuts.decide(ck, clang, {})
+        assert not refused.used
+        assert f"clang {clang}" in refused.detail
+        assert refused.flags == ()
+
+
+def test_a_variable_leaves_them_out() -> None:
+    off = shortcuts.decide(PROVED_CK, PROVED_CLANG, {shortcuts.VARIABLE: "off"})
+    assert off == shortcuts.Shortcuts(False, "JITCACHE_SHORTCUTS is off")
+
+
+def test_a_toolchain_without_them_says_why(tmp_path: Path) -> None:
+    toolchain = examine(FakeMachine(tmp_path).llvm().request()).require()
+    assert shortcuts.MACRO not in toolchain.device_flags
+    assert toolchain.no_shortcuts == "not proved for this CK with clang 22.1.8"
+
+
+def test_using_them_is_a_flag_of_device_passes_and_another_toolchain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = FakeMachine(tmp_path).llvm()
+    without = examine(machine.request()).require()
+    monkeypatch.setattr(shortcuts, "PROVED", frozenset({(without.ck_commit, "22.1.8")}))
+    used = examine(machine.request()).require()
+    assert used.device_flags == (*without.device_flags, shortcuts.MACRO)
+    assert used.host_flags == without.host_flags
+    assert used.no_shortcuts == ""
+    assert used.id != without.id
+    assert shortcuts.MACRO in compile_command(used, "device").flags
+    assert shortcuts.MACRO not in compile_command(used, "host-shim").argv
+
+
+# --- real compiles ---------------------------------------------------------------------------
+
+_VALUES = """\
+#include "jitcache/shortcuts/begin.hpp"
+#include "ck/utility/common_header.hpp"
+#include "ck/tensor_description/tensor_descriptor_helper.hpp"
+#include "ck/tensor_description/tensor_space_filling_curve.hpp"
+#include "jitcache/shortcuts/end.hpp"
+
+using namespace ck;
+
+static int values[4096];
+static int count = 0;
+static void note(int value) { values[count++] = value; }
+
+template <index_t... Is>
+static void note(Sequence<Is...>)
+{
+    note(static_cast<int>(sizeof...(Is)));
+    (note(Is), ...);
+}
+
+template <typename Curve>
+static void curve()
+{
+    note(Curve::ScalarPerVector);
+    static_for<0, Curve::GetNumOfAccess(), 1>{}([](auto step) {
+        constexpr auto at  = Curve::GetIndex(step);
+        const auto numbers = Curve::GetIndexTupleOfNumber(step);
+        static_for<0, Curve::nDim, 1>{}([&](auto i) { note(at[i]), note(numbers[i]); });
+        if constexpr(step.value + 1 < Curve::GetNumOfAccess())
+        {
+            constexpr auto forward = Curve::GetForwardStep(step);
+            static_for<0, Curve::nDim, 1>{}([&](auto i) { note(forward[i]); });
+        }
+        if constexpr(step.value > 0)
+        {
+            constexpr auto backward = Curve::GetBackwardStep(step);
+            static_for<0, Curve::nDim, 1>{}([&](auto i) { note(backward[i]); });
+        }
+    });
+}
+
+template <typename Descriptor>
+static void descriptor(Descriptor d)
+{
+    note(Descriptor::GetNumOfDimension()), note(Descriptor::GetNumOfHiddenDimension());
+    note(Descriptor::GetNumOfTransform()), note(Descriptor::IsKnownAtCompileTime());
+    note(d.GetElementSize()), note(static_cast<int>(d.GetElementSpaceSize()));
+    note(d.GetLengths()), note(static_cast<int>(sizeof(Descriptor)));
+    static_for<0, Descriptor::GetNumOfDimension(), 1>{}([&](auto i) { note(d.GetLength(i)); });
+    constexpr index_t numbers = Descriptor{}.CalculateOffset(
+        make_tuple(Number<1>{}, Number<2>{}, Number<3>{}));
+    constexpr index_t mixed = Descriptor{}.CalculateOffset(make_tuple(1, Number<0>{}, 4));
+    constexpr index_t indices = Descriptor{}.CalculateOffset(make_multi_index(0, 1, 2));
+    note(numbers), note(mixed), note(indices);
+    note(d.CalculateOffset(make_multi_index(values[0] % 2, 2, 1)));
+}
+
+extern "C" __attribute__((visibility("default"))) int fill(int* out)
+{
+    curve<SpaceFillingCurve<Sequence<2, 6, 4>, Sequence<0, 1, 2>, Sequence<1, 2, 4>>>();
+    curve<SpaceFillingCurve<Sequence<4, 3, 8>, Sequence<2, 0, 1>, Sequence<1, 1, 2>>>();
+    curve<SpaceFillingCurve<Sequence<4, 3, 4>, Sequence<1, 2, 0>, Sequence<2, 1, 1>, false>>();
+    curve<SpaceFillingCurve<Sequence<8>, Sequence<0>, Sequence<2>>>();
+    descriptor(make_naive_tensor_descriptor_packed(
+        make_tuple(Number<3>{}, Number<4>{}, Number<5>{})));
+    descriptor(make_naive_tensor_descriptor(make_tuple(Number<3>{}, Number<4>{}, Number<5>{}),
+                                            make_tuple(Number<7>{}, Number<30>{}, Number<2>{})));
+    note(typename sequence_map_inverse<Sequence<2, 0, 3, 1>>::type{});
+    note(typename sequence_merge<Sequence<1>, Sequence<2, 3>, Sequence<>, Sequence<4>>::type{});
+    note(typename arithmetic_sequence_gen<9, 1, -2>::type{});
+    note(typename uniform_sequence_gen<3, 5>::type{});
+    note(typename sequence_unique_sort<Sequence<5, 1, 5, 0, 3, 1>,
+                                       math::less<index_t>,
+                                       math::equal<index_t>>::type{});
+    note(is_valid_sequence_map<Sequence<2, 0, 1>>::value);
+    note(is_valid_sequence_map<Sequence<2, 0, 2>>::value);
+    note(is_valid_sequence_map<Sequence<1, 2, 3>>::value);
+    note(is_valid_sequence_map<Sequence<0, -1>>::value);
+    note(is_valid_sequence_map<Sequence<>>::value);
+    for(int i = 0; i < count; ++i)
+        out[i] = values[i];
+    return count;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def toolchain(tmp_path_factory: pytest.TempPathFactory) -> Toolchain:
+    from jitcache.toolchain.find import find_toolchain
+
+    try:
+        found = find_toolchain("gfx950", cache_dir=tmp_path_factory.mktemp("cache"))
+    except JitcacheError as e:
+        pytest.skip(f"no toolchain: {e.what}")
+    if found.no_shortcuts:
+        pytest.skip(found.no_shortcuts)
+    return found
+
+
+def compile_with(argv: tuple[str, ...], text: str, place: Path, more: str) -> Path:
+    place.mkdir()
+    (place / "unit.hip").write_text(text)
+    named = {"source": place / "unit.hip", "output": place / "out", "depfile": place / "unit.d"}
+    words = [re.sub(r"\{(\w+)\}", lambda m: str(named[m[1]]), w) for w in argv]
+    done = subprocess.run([*words[:-1], more, words[-1]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return place / "out"
+
+
+@pytest.mark.compile
+def test_they_compute_what_ck_computes(toolchain: Toolchain, tmp_path: Path) -> None:
+    argv = compile_command(toolchain, "host-shim").argv
+    found = []
+    for name, word in (("ck", "-UJITCACHE_CK_SHORTCUTS"), ("ours", shortcuts.MACRO)):
+        library = ctypes.CDLL(str(compile_with(argv, _VALUES, tmp_path / name, word)))
+        values = (ctypes.c_int * 4096)()
+        found.append(list(values[: library.fill(values)]))
+    assert len(found[0]) > 500
+    assert found[0] == found[1]
+
+
+@pytest.mark.compile
+def test_a_kernel_has_the_same_bytes_with_and_without(toolchain: Toolchain, tmp_path: Path) -> None:
+    name = (
+        "moe_ck2stages_gemm1_64x32x32x128_1x1_MulABScaleShuffled_v3_Nswizzle0_Quant3_"
+        "MulRoutedWeight0_silu_FP4X2_FP4X2_B16"
+    )
+    instance = catalog.find(name, catalog.parse_name(name).module(act="silu"), "gfx950")
+    assert instance is not None
+    text = native.device_recipe(instance, (variant_for(instance, 7168),), "gfx950").render()
+    argv = compile_command(toolchain, "device").argv
+    with_them = compile_with(argv, text, tmp_path / "with", shortcuts.MACRO)
+    without = compile_with(argv, text, tmp_path / "without", "-UJITCACHE_CK_SHORTCUTS")
+    assert with_them.read_bytes() == without.read_bytes()
+    assert "shortcuts/curve.hpp" in (tmp_path / "with" / "unit.d").read_text()
+    assert "shortcuts/curve.hpp" not in (tmp_path / "without" / "unit.d").read_text()
