@@ -154,9 +154,13 @@ def test_import_find_and_show_as_commands(tmp_path, store, capsys, monkeypatch):
     assert json.loads(out)["kernels"][0]["symbol"] == "_Zb"
     code, out = run(capsys, "show", "gfx942/pa/b.co")
     assert code == 0
-    assert [line.split() for line in out.splitlines() if line.startswith("_Zb ")] == [
-        ["_Zb", "256", "0", "54", "46", "0", "32768", "188", "200", "256"]
+    assert [line.split() for line in out.splitlines() if line.endswith(" _Zb")] == [
+        ["256", "0", "54", "46", "0", "32768", "188", "200", "256", "_Zb"]
     ]
+    put(tmp_path / "long.co", "_Z" + "x" * 300, "gfx950")
+    assert run(capsys, "import", tmp_path)[0] == 0
+    assert f"_Z{'x' * 55}...\n" in run(capsys, "show", "long.co")[1]
+    assert f"_Z{'x' * 300}\n" in run(capsys, "show", "--inputs", "long.co")[1]
     assert run(capsys, "find", "qType=int8")[0] == 3
     assert run(capsys, "find", "qType")[0] == 2
     (tmp_path / "bad.co").write_bytes(b"no")
