@@ -8,17 +8,14 @@ templates that lie beside this module.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from jitcache import digest
 
+from . import templating
 from .catalog import Instance, ModuleSpec, Variant
-
-_TEMPLATES = "jitcache.codegen.templates"
 
 DEVICE_SUFFIX = ".co"
 """File name ending of a code object."""
@@ -46,7 +43,7 @@ class Recipe:
     def identity(self) -> str:
         """Digest of everything the rendered text depends on."""
         return digest.of_json(
-            {"template": _template_digest(self.template), "context": self.context}
+            {"template": templating.digest_of(self.template), "context": self.context}
         )
 
     @property
@@ -61,16 +58,7 @@ class Recipe:
 
     def render(self) -> str:
         """The text of the translation unit."""
-        import jinja2
-
-        environment = jinja2.Environment(
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-            autoescape=False,  # noqa: S701 -- C++, not HTML
-        )
-        return environment.from_string(_template_text(self.template)).render(**self.context)
+        return templating.render(self.template, **self.context)
 
 
 def device_recipe(instance: Instance, variants: tuple[Variant, ...], arch: str) -> Recipe:
@@ -189,13 +177,3 @@ def _kernel_arguments(variant: Variant) -> str:
 
 def _flag(value: bool) -> str:
     return "true" if value else "false"
-
-
-@functools.cache
-def _template_text(name: str) -> str:
-    return resources.files(_TEMPLATES).joinpath(name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _template_digest(name: str) -> str:
-    return digest.of_bytes(_template_text(name).encode())

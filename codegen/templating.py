@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+from importlib import resources
 from typing import TYPE_CHECKING, Any
+
+from jitcache import digest
 
 if TYPE_CHECKING:
     import jinja2
@@ -18,6 +21,19 @@ def render(template: str, /, **values: Any) -> str:
         **values: what the template names.
     """
     return _environment().get_template(template).render(values)
+
+
+@functools.cache
+def text_of(template: str) -> str:
+    """A template itself."""
+    place = resources.files("jitcache.codegen.templates")
+    return place.joinpath(template).read_text(encoding="utf-8")
+
+
+@functools.cache
+def digest_of(template: str) -> str:
+    """The digest of a template, known without jinja2."""
+    return digest.of_bytes(text_of(template).encode())
 
 
 def c_string(text: str) -> str:
@@ -38,7 +54,7 @@ def _environment() -> jinja2.Environment:
     import jinja2
 
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("jitcache.codegen", "templates"),
+        loader=jinja2.FunctionLoader(text_of),
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # noqa: S701 - C++, not HTML
         trim_blocks=True,

@@ -11,7 +11,7 @@ import pytest
 
 from jitcache import digest
 from jitcache.action.resolve import Resolver
-from jitcache.codegen import native
+from jitcache.codegen import native, templating
 from jitcache.codegen.catalog import ModuleSpec, Quant, instances, variant_for
 from jitcache.store.store import Store
 from jitcache.toolchain.model import Part
@@ -118,12 +118,10 @@ def test_flags_salt_compiler_and_target_are_in_the_key(tmp_path):
 
 def test_a_changed_template_is_another_key(tmp_path, monkeypatch):
     before = key_of(tmp_path)
-    text = native._template_text("device_tu.hip.j2")
-    changed = {"device_tu.hip.j2": text + "// another line\n"}
-    monkeypatch.setattr(native, "_template_text", changed.__getitem__)
-    monkeypatch.setattr(
-        native, "_template_digest", lambda name: digest.of_bytes(changed[name].encode())
-    )
+    changed = templating.text_of("device_tu.hip.j2") + "// another line\n"
+    monkeypatch.setattr(templating, "text_of", lambda name: changed)
+    for cached in ("digest_of", "_environment"):
+        monkeypatch.setattr(templating, cached, getattr(templating, cached).__wrapped__)
     assert key_of(tmp_path) != before
 
 
