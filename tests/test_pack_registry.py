@@ -9,7 +9,9 @@ import subprocess
 import pytest
 
 from jitcache import digest
+from jitcache.cli.main import main
 from jitcache.errors import JitcacheError, UntrustedError, UsageError
+from jitcache.lockfile import write_lock
 from jitcache.pack.image import layer_of
 from jitcache.pack.model import Limits
 from jitcache.pack.provenance import statement
@@ -285,3 +287,47 @@ def test_malformed_envelopes_are_refused(change):
     document = {**json.loads(wrap(b"{}", [CI])), **change}
     with pytest.raises(ValueError, match=r"\$"):
         unwrap(json.dumps(document).encode())
+
+
+@pytest.mark.servers
+def test_from_lock_to_seed_by_the_commands(made, host, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    def run(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            main([*map(str, words)])
+        said = capsys.readouterr()
+        return int(caught.value.code or 0), said.out, said.err
+
+    monkeypatch.setenv("JITCACHE_DIR", str(made[0].layout.root))
+    lock = tmp_path / "lock.json"
+    write_lock(lock, made[1])
+    image = f"oci://{host}/kernels/kimi:gfx950"
+    assert run("pack", lock, "--push", image, "-o", tmp_path / "p")[0] == 2
+    assert run("pack", lock, "--push", f"oci://ci:secret@{host}/kernels/kimi")[0] == 2
+    code, out, err = run("pack", lock, "--push", image, "--json")
+    assert (code, json.loads(out)["signed"], "not signed" in err) == (0, False, True)
+    monkeypatch.setenv("JITCACHE_SIGNING_KEY", f"ci:{base64.b64encode(CI.seed).decode()}")
+    code, out, err = run("pack", lock, "--push", image, "--provenance", tmp_path / "dsse", "--json")
+    assert (code, err) == (0, "")
+    pinned = json.loads(out)["path"]
+    assert pinned.startswith(f"oci://{host}/kernels/kimi@sha256:")
+    monkeypatch.setenv("JITCACHE_DIR", str(tmp_path / "server"))
+    code, _, err = run("unpack", pinned)
+    assert (code, "the key 'ci' is not trusted here" in err) == (10, True)
+    statement_file = tmp_path / "statement.json"
+    assert run("unpack", pinned, "--provenance", statement_file)[0] == 10
+    assert not statement_file.exists()
+    monkeypatch.setenv("JITCACHE_TRUSTED_KEYS", str(CI.public()))
+    code, out, err = run("unpack", pinned, "--provenance", statement_file)
+    assert (code, "3 actions" in out) == (0, True), err
+    assert statement_file.read_bytes() == unwrap((tmp_path / "dsse").read_bytes())[0]
+    assert run("unpack", pinned, "--digest", "sha256:" + "0" * 64)[0] == 7
+    assert run("unpack", tmp_path / "p", "--provenance", statement_file)[0] == 2
+    assert run("unpack", f"oci://{host}/kernels/none")[0] == 1
+    monkeypatch.setenv("JITCACHE_DIR", str(tmp_path / "another"))
+    code, out, err = run("warm", "--manifest", "small", "--from", pinned)
+    assert (code, "0 to build" in out) == (0, True), err
+    monkeypatch.setenv("JITCACHE_DIR", str(tmp_path / "third"))
+    code, out, err = run("warm", "--lock", lock, "--from", f"oci://{host}/kernels/none")
+    assert (code, "source-failed" in err, "there is no image" in err) == (9, True, True)
