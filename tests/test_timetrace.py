@@ -175,6 +175,13 @@ def test_small_frames_are_brought_together_and_the_total_stays() -> None:
         ("a<1>::operator<<<int>", "a::operator<<"),
         ("a<1>::operator-><b>", "a::operator->"),
         ("f<decltype(p->q)>::g", "f::g"),
+        (
+            "f(A<1> &)::(lambda at /x/d.hpp:3:9)::operator()(S)",
+            "f::(lambda at d.hpp:3:9)::operator()",
+        ),
+        ("(anonymous namespace)::f(int (*)(int))", "(anonymous namespace)::f"),
+        ("f(const A &, B<int, C", "f"),
+        ("operator()", "operator()"),
         ("main", "main"),
         ("f<int", "f"),
         ("<", "<"),

@@ -147,9 +147,9 @@ def attribute(traces: Iterable[Trace]) -> TuTime:
 
 
 def template_name(detail: str) -> str:
-    """A function or class without template arguments: `applier<1>::f` gives `applier::f`.
+    """A function or class without template arguments and parameters.
 
-    Of the place of a lambda only the file's name stays.
+    `applier<1>::f(int)` gives `applier::f`. Of the place of a lambda only the file's name stays.
     """
     detail = _PLACE.sub(" at ", detail)
     parts: list[str] = []
@@ -164,7 +164,22 @@ def template_name(detail: str) -> str:
             at = m.end()
     if depth == 0:
         parts.append(detail[at:])
-    return "".join(parts).strip() or detail
+    return _without_parameters("".join(parts)).strip() or detail
+
+
+def _without_parameters(name: str) -> str:
+    """Leave out what stands in parentheses, but for `operator()` and `(lambda ...)`."""
+    parts: list[str] = []
+    at = 0
+    while (start := name.find("(", at)) >= 0:
+        depth, end = 1, start + 1
+        while end < len(name) and depth:
+            depth += (name[end] == "(") - (name[end] == ")")
+            end += 1
+        named = start == 0 or name[start - 1] == ":" or name.endswith("operator", 0, start)
+        parts += [name[at:start], name[start:end] if named else ""]
+        at = end
+    return "".join([*parts, name[at:]])
 
 
 def pruned(frame: Frame, smallest_us: int) -> Frame:
