@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import subprocess
@@ -15,6 +14,7 @@ from jitcache import codeobject
 from jitcache.errors import JitcacheError
 from jitcache.lockfile import load_lock
 from jitcache.store.store import Store
+from tests.shim_help import USUAL, Shim
 
 pytestmark = pytest.mark.compile
 
@@ -71,78 +71,34 @@ def test_the_kernels_are_for_the_target_and_take_cks_argument(store_root, prebui
         assert kernel.kernarg_size == 200
 
 
-class Problem(ctypes.Structure):
-    _fields_ = (
-        [
-            (name, ctypes.c_void_p)
-            for name in (
-                *("a", "a_scale", "b", "b_scale", "sorted_token_ids"),
-                *("sorted_expert_ids", "num_valid_ids", "sorted_weights", "out"),
-            )
-        ]
-        + [(n, ctypes.c_int32) for n in ("tokens", "topk", "sorted_size", "n", "k")]
-        + [("splitk", ctypes.c_int32), ("non_temporal", ctypes.c_int32)]
-    )
-
-
-class Launch(ctypes.Structure):
-    _fields_ = (
-        ("grid", ctypes.c_uint32 * 3),
-        ("block", ctypes.c_uint32 * 3),
-        ("kernarg_size", ctypes.c_uint32),
-        ("hot_loop", ctypes.c_uint32),
-        ("tail_even", ctypes.c_uint32),
-        ("non_temporal", ctypes.c_uint32),
-        ("clear_bytes", ctypes.c_uint64),
-    )
-
-
-def prepare(shim, instance: int, n: int, k: int):
-    pointers = [0x1000 * (i + 1) for i in range(9)]
-    problem = Problem(*pointers, 64, 8, 4096, n, k, 1, 0)
-    launch, kernarg = Launch(), ctypes.create_string_buffer(256)
-    message = ctypes.create_string_buffer(200)
-    status = shim.jitcache_prepare(
-        instance,
-        ctypes.byref(problem),
-        kernarg,
-        ctypes.c_size_t(256),
-        ctypes.byref(launch),
-        message,
-        ctypes.c_size_t(200),
-    )
-    return status, launch, kernarg.raw[: launch.kernarg_size], message.value.decode()
+@pytest.fixture(scope="module")
+def shim_path(store_root, prebuilt):
+    (output,) = load_lock(Path(prebuilt["lock"])).modules[0].host.outputs
+    return Store(store_root).blob_path(output.digest)
 
 
 @pytest.fixture(scope="module")
-def shim(store_root, prebuilt):
-    lock = load_lock(Path(prebuilt["lock"]))
-    (output,) = lock.modules[0].host.outputs
-    return ctypes.CDLL(str(Store(store_root).blob_path(output.digest)))
+def shim(shim_path):
+    return Shim(shim_path)
 
 
-def test_the_shim_answers_without_any_gpu_library(store_root, prebuilt, shim):
+def test_the_shim_answers_without_any_gpu_library(prebuilt, shim, shim_path):
     lock = load_lock(Path(prebuilt["lock"]))
-    shim.jitcache_instance_name.restype = ctypes.c_char_p
-    names = [shim.jitcache_instance_name(i).decode() for i in range(shim.jitcache_instance_count())]
-    assert names == [i.name for i in lock.modules[0].instances]
-    (output,) = lock.modules[0].host.outputs
-    needed = subprocess.run(
-        ["ldd", str(Store(store_root).blob_path(output.digest))], capture_output=True, text=True
-    ).stdout
+    assert shim.names == [i.name for i in lock.modules[0].instances]
+    needed = subprocess.run(["ldd", str(shim_path)], capture_output=True, text=True).stdout
     assert "hip" not in needed
     assert "libstdc++" not in needed
 
 
 def test_the_shim_makes_equal_bytes_for_equal_problems(shim):
-    status, launch, kernarg, _ = prepare(shim, 0, 1024, 7168)
-    assert status == 0
-    assert list(launch.grid) == [1024 // 128, 4096 // 128, 1]
-    assert list(launch.block) == [256, 1, 1]
-    assert (launch.hot_loop, launch.tail_even, launch.kernarg_size) == (1, 1, 200)
-    assert kernarg == prepare(shim, 0, 1024, 7168)[2]
-    assert kernarg[:8] == bytes(8)
-    assert (0x3000).to_bytes(8, "little") in kernarg  # the weights' address
+    launch = shim.prepare(0, n=1024, k=7168)
+    assert not launch.refused
+    assert launch.grid == (1024 // 128, 4096 // 128, 1)
+    assert launch.block == (256, 1, 1)
+    assert (launch.hot_loop, launch.tail_even, len(launch.kernarg)) == (True, True, 200)
+    assert launch.kernarg == shim.prepare(0, n=1024, k=7168).kernarg
+    assert launch.kernarg[:8] == bytes(8)
+    assert USUAL["b"].to_bytes(8, "little") in launch.kernarg
 
 
 def test_the_shim_chooses_the_kernel_by_k_as_the_catalog_says(shim):
@@ -151,18 +107,16 @@ def test_the_shim_chooses_the_kernel_by_k_as_the_catalog_says(shim):
     spec = ModuleSpec("fp4x2", "fp4x2", "b16", Quant.PER_1X32, "silu", 2, preshuffle=True)
     instance = dispatch(spec, "gfx950", 1, 128, 1024)
     for k in range(256, 8192, 256):
-        status, launch, _, _ = prepare(shim, 0, 1024, k)
+        launch = shim.prepare(0, n=1024, k=k)
         expected = variant_for(instance, k)
-        assert status == 0
-        assert bool(launch.hot_loop) == expected.hot_loop, k
-        assert bool(launch.tail_even) == (expected.tail == "even"), k
+        assert not launch.refused
+        assert launch.hot_loop == expected.hot_loop, k
+        assert launch.tail_even == (expected.tail == "even"), k
 
 
 @pytest.mark.parametrize(("n", "k", "what"), [(1000, 7168, "N"), (1024, 7296, "K")])
 def test_the_shim_refuses_what_ck_refuses(shim, n, k, what):
-    status, _, _, message = prepare(shim, 0, n, k)
-    assert status == 1
-    assert message.startswith(f"{what} is not a multiple")
+    assert shim.prepare(0, n=n, k=k).refused.startswith(f"{what} is not a multiple")
 
 
 def test_a_second_run_starts_no_compiler(store_root, prebuilt, tmp_path):
