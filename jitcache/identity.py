@@ -144,8 +144,8 @@ def compare(
         right_resources: likewise.
         show: how many differences to spell out.
     """
-    a, resolved = normalise(_without_tail(left), left_constants)
-    b, _ = normalise(_without_tail(right), right_constants)
+    a, resolved = normalise(without_tail(left), left_constants)
+    b, _ = normalise(without_tail(right), right_constants)
     found: list[str] = []
     count = abs(len(a) - len(b))
     if count:
@@ -168,7 +168,7 @@ def _strip_padding(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-def _without_tail(code: Sequence[Instruction]) -> Sequence[Instruction]:
+def without_tail(code: Sequence[Instruction]) -> Sequence[Instruction]:
     """Leave out the padding after the last `s_endpgm` (`s_code_end`, `s_nop`)."""
     last = max((i for i, c in enumerate(code) if c.text.startswith("s_endpgm")), default=-1)
     return code[: last + 1]

@@ -1,7 +1,10 @@
-"""LLVM's programs for the "bitcode" of fake_clang.py: run as `llvm-extract`, `llvm-nm`, `opt`."""
+"""LLVM's programs for the "bitcode" of fake_clang.py: run as
+`llvm-extract`, `llvm-nm`, `opt` and `llvm-objdump`.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +18,15 @@ def main(program: str, argv: list[str]) -> int:
         kernels = [line.split()[0] for line in Path(whole).read_text().splitlines()]
         listed = ", ".join(f"ptr @{k}" for k in kernels)
         print(f"target x\n@_ZL16jitcache_kernels = constant [9 x ptr] [{listed}], align 8")
+        return 0
+    if program == "llvm-objdump":
+        data = Path(argv[-1]).read_bytes()
+        symbol = re.search(rb"_Z[0-9a-f]{16}", data)
+        assert symbol is not None
+        print(f"\n0000000000001000 <{symbol[0].decode()}>:")
+        lines = ["s_waitcnt vmcnt(0)"] * (data[-1] % 7) + ["v_mfma_f32 v0", "s_endpgm", "s_nop 0"]
+        for at, text in enumerate(lines):
+            print(f"\t{text}    // {4 * at:012X}: BF800000")
         return 0
     whole, output = argv[-3], argv[-1]
     option = "-internalize-public-api-list="

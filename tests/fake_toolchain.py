@@ -71,8 +71,8 @@ def make_toolchain(
 
 
 def add_bitcode_tools(place: Path) -> None:
-    """The programs that packed compiles need, beside the compiler."""
-    for name in ("llvm-extract", "llvm-nm", "opt"):
+    """The programs that packed compiles and sweeps need, beside the compiler."""
+    for name in ("llvm-extract", "llvm-nm", "opt", "llvm-objdump"):
         script = place / name
         bitcode = FAKE.with_name("fake_bitcode.py")
         script.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {bitcode} "$0" "$@"\n')

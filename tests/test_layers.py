@@ -24,7 +24,7 @@ LAYERS = (
     ("aiter",),
     ("build", "buildlog"),
     ("report", "lockfile", "sign", "remote"),
-    ("prebuild", "pack", "prebuilt"),
+    ("prebuild", "sweep", "pack", "prebuilt"),
     ("fleet",),
     ("runtime",),
     ("cli", "__main__", "codegen.gen_instances"),

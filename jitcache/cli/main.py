@@ -23,6 +23,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Compute the kernels a deployment can dispatch, with reasons."),
     "generate": ("generate", "Write a pruned AITER blob directory or native sources."),
     "prebuild": ("prebuild", "Build every kernel a deployment needs, once."),
+    "sweep": ("sweep", "Build kernels under many sets of back-end flags, and compare."),
     "worker": ("worker", "Build one share of a plan file, and publish it."),
     "submit": ("submit", "Run a plan's workers with Slurm, Kubernetes, Dask or here."),
     "gather": ("gather", "Check that a plan is completely built, and write its lock files."),

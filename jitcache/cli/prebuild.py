@@ -118,7 +118,7 @@ def command(
             block_m=block_m or None,
             scope=scope,
         )
-        show = _Show(quiet=quiet)
+        show = Show(quiet=quiet)
         results.append(
             _one(
                 store,
@@ -161,7 +161,7 @@ def _one(
     manifest: Manifest,
     target: Target,
     planned: Plan,
-    show: _Show,
+    show: Show,
     *,
     jobs: int | None,
     keep_going: bool,
@@ -302,7 +302,7 @@ def _distinct(actions: Any) -> list[Action]:
     return list({a.key: a for a in actions}.values())
 
 
-class _Show:
+class Show:
     """What people see while it builds."""
 
     def __init__(self, *, quiet: bool) -> None:
@@ -310,6 +310,7 @@ class _Show:
         self._progress: Progress | None = None
 
     def start(self, jobs: list[CompileJob], parallel: int) -> None:
+        """Compilers are about to start."""
         from jitcache.build.progress import Progress
 
         self.close()
@@ -317,10 +318,12 @@ class _Show:
         self._progress.__enter__()
 
     def event(self, event: Event) -> None:
+        """One started or ended."""
         if self._progress is not None:
             self._progress.event(event)
 
     def wait(self, busy: Busy) -> None:
+        """We wait for another process."""
         text = f"waiting for {busy.holder or 'another process'} ({busy.waited_s:.0f} s)"
         if self._quiet:
             return
@@ -330,6 +333,7 @@ class _Show:
             output.say(text)
 
     def close(self) -> None:
+        """Nothing runs any more."""
         if self._progress is not None:
             self._progress.__exit__(None, None, None)
             self._progress = None
