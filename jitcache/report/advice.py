@@ -58,6 +58,8 @@ def advise(report: Report) -> Advice:
         share = first.duration_s / wall if first else 0.0
         blocker = shortened(first.label) if first and share >= 0.5 else "A chain of commands"
         because = f"the critical path: {path_text(report)}"
+        if len(path_edges) == 1:
+            because = f"it alone is the critical path: no number of jobs beats {path}"
     elif report.bounds.work_over_jobs_s >= wall * _BOUND:
         blocker = "The number of jobs" if e.jobs > 1 else "A single job"
         because = f"{use} with {seconds(e.busy_s)} of work; {chain}"
@@ -77,7 +79,8 @@ def _helps(report: Report) -> tuple[Help, ...]:
     for s in report.savings:
         name = shortened(s.label)
         found.append(Help(f"{name} twice as fast", s.half_s, now - s.half_s))
-        found.append(Help(f"Without {name}", s.without_s, now - s.without_s))
+        if s.without_s < s.half_s:
+            found.append(Help(f"Without {name}", s.without_s, now - s.without_s))
     worth = [h for h in found if h.saves_s >= report.wall_s * _WORTH]
     worth.sort(key=lambda h: -h.saves_s)
     return tuple(worth[:_MOST])

@@ -37,6 +37,7 @@ function theme(dark) {
   $("a-long-more").textContent = (R.predicted ? "predicted, " : "") + E.length + " commands, "
     + f.average_jobs.toFixed(1) + " of " + f.jobs + " jobs busy on average";
   $("a-what").textContent = R.advice.blocker;
+  $("a-what").classList.toggle("long", R.advice.blocker.length > 24);
   $("a-what-more").textContent = R.advice.because;
   for (const h of R.advice.helps) {
     const li = node("li");
