@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import resource
 import subprocess
 
 import pytest
@@ -192,6 +193,29 @@ def test_more_than_allowed_is_not_downloaded(made, tmp_path):
     assert isinstance(got, Failed)
     assert "at most" in got.detail
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("size", [100, 1 << 20])
+def test_a_full_disk_is_no_fault_of_the_registry(size, tmp_path):
+    asked = []
+    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar+zstd", "size": size}
+    data = bytes(size)
+    manifest = json.dumps({"layers": [{**layer, "digest": digest.of_bytes(data)}]}).encode()
+
+    def answer(handler):
+        asked.append(handler.path)
+        reply(handler, 200, manifest if "manifests" in handler.path else data)
+
+    with serving(answer) as url:
+        registry_ = PackRegistry(read_reference(url.replace("http:", "oci:") + "/k:1"))
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                registry_.pull(tmp_path / "target", Limits())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(asked) == 2  # not tried again
 
 
 def test_a_registry_that_keeps_referrers_is_not_given_a_tag():

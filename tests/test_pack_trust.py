@@ -13,7 +13,7 @@ from jitcache.pack.read import unpack
 from jitcache.pack.signed import Belief
 from jitcache.pack.warm import fetch, lock_from, readiness
 from jitcache.pack.write import contents, gather, members, tar_pieces, write_pack
-from jitcache.remote.fetch import Fetcher
+from jitcache.remote.fetch import Fetched, Fetcher
 from jitcache.remote.push import push
 from jitcache.sign import beside
 from jitcache.sign.keys import SecretKey
@@ -191,6 +191,10 @@ def test_what_is_kept_is_not_called_signed_if_it_is_another_record(made, tmp_pat
     unpack(path, other, BELIEF)
     assert not other.layout.signatures(record.key).exists()
     assert not write_pack(other, lock, tmp_path / "again").signed
+    remote = directory(tmp_path / "r")
+    push(store, remote, record, [CI])
+    assert isinstance(Fetcher(other, [remote], TRUST, {"host"}).fetch(record.key), Fetched)
+    assert not other.layout.signatures(record.key).exists()
 
 
 def test_warm_asks_the_remotes_for_what_the_sources_lack(made, tmp_path):

@@ -25,7 +25,7 @@ from jitcache.remote.interface import (
     Put,
     Stored,
 )
-from jitcache.remote.transport import Origin, Response, Transport, refusal, split
+from jitcache.remote.transport import LocalError, Origin, Response, Transport, refusal, split
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -76,7 +76,10 @@ class OciClient:
             OSError: the file can't be written.
         """
         with target.open("w+b") as f:
-            got = self._ask("GET", f"{self._base}/blobs/{digest}", limit=size, into=f)
+            try:
+                got = self._ask("GET", f"{self._base}/blobs/{digest}", limit=size, into=f)
+            except LocalError as e:
+                raise e.error from None
         if isinstance(got, Failed):
             return got
         if got.status == 404:

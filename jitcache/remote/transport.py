@@ -49,6 +49,18 @@ class Response:
     body: bytes
 
 
+class LocalError(Exception):
+    """The file that should take an answer can't be written: nothing that a server did.
+
+    Attributes:
+        error: what happened.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """What stays the same over redirects: the arguments of `Transport.request`."""
@@ -115,6 +127,7 @@ class Transport:
 
         Raises:
             OSError: the file to send can't be opened.
+            LocalError: `into` can't be written.
         """
         length = body.stat().st_size if isinstance(body, Path) else len(body or b"")
         size = max(limit if method == "GET" else 0, length)
@@ -194,7 +207,12 @@ class Transport:
         # An error's text may be longer than what was asked for.
         most = sent.limit if answer.status < 300 else max(sent.limit, 1 << 16)
         while chunk := answer.read(min(_CHUNK, most - total + 1)):
-            body.write(chunk)
+            try:
+                body.write(chunk)
+            except OSError as e:
+                answer.close()
+                connection.close()
+                raise LocalError(e) from e
             total += len(chunk)
             if total > most:
                 connection.close()
