@@ -22,6 +22,7 @@ from jitcache.action.worklist import ModuleWork
 from jitcache.codegen.native import Recipe
 from jitcache.errors import StoreError
 from jitcache.lockfile import Lock, LockedAction, LockedInstance, LockedModule, LockedVariant
+from jitcache.store.durable import explained
 from jitcache.store.model import ActionRecord, Hit, Output
 from jitcache.store.store import Store
 from jitcache.toolchain.model import Toolchain
@@ -384,7 +385,8 @@ class Prebuilder:
             )
             return
         header_file = compiled.output.with_name(HEADERS_OUTPUT)
-        header_file.write_bytes(listing(headers))
+        with explained("keep what a compile has read", header_file):
+            header_file.write_bytes(listing(headers))
         files = {recipe.output_name: compiled.output, HEADERS_OUTPUT: header_file}
         mode = 0o444 if recipe.kind == "device" else 0o555
         record = ActionRecord(

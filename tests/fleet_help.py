@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -9,9 +11,13 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import pytest
 
 from jitcache.sign.keys import parse_secret
 from tests.fake_toolchain import compiles
+from tests.fleet_driver import install
 
 ROOT = Path(__file__).parent.parent
 MANIFESTS = ("kimi-k2.5-mxfp4-tp2", "deepseek-r1-mxfp4-tp8", "qwen3-235b-a22b-bf16-tp4")
@@ -65,11 +71,20 @@ class Fleet:
         )
 
     def run(self, *words: str, store: str = "store", code: int = 0, **more: str) -> Any:
-        """Run a command to its end; its JSON, or its errors where it has to fail."""
-        process = self.start(*words, store=store, **more)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == code, err
-        return json.loads(out) if not code and out else err
+        """Run a command in this process; its JSON, or its errors where it has to fail."""
+        from jitcache.cli.main import main
+
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            mock.patch.dict(os.environ, self.environ(store, **more), clear=True),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            install(self.place)
+            with pytest.raises(SystemExit) as ended:
+                main(list(words))
+        assert ended.value.code == code, err.getvalue()
+        return json.loads(out.getvalue()) if not code and out.getvalue() else err.getvalue()
 
     def make_plan(self, *manifests: str) -> None:
         self.run(

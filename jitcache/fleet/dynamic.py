@@ -27,8 +27,9 @@ from jitcache.fleet.shard import Shard
 from jitcache.fleet.worker import Work, Worker
 from jitcache.prebuild import Failure
 
-_LOOK_S = 15.0
-"""Longest pause between two looks at what the others still hold."""
+_FIRST_LOOK_S = 0.25
+_LAST_LOOK_S = 15.0
+"""First and longest pause between two looks at what the others still hold."""
 
 
 def run_leased(worker: Worker, leases: Leases, shard: Shard, batch: int) -> Work:
@@ -68,6 +69,7 @@ class _Loop:
 
     def run(self, wanted: Sequence[PlannedAction], heartbeat: Heartbeat) -> None:
         left = {a.key: a for a in wanted}
+        pause_s = _FIRST_LOOK_S
         while left:
             survey = self._leases.survey()
             claimed = self._claim(left, survey, self._batch)
@@ -75,9 +77,11 @@ class _Loop:
                 # Nothing better to do than what somebody else is slow with.
                 claimed = self._claim(left, survey, 1, twice=True)
             if claimed:
+                pause_s = _FIRST_LOOK_S
                 self._build([left.pop(c.key) for c in claimed], {c.key: c for c in claimed})
             elif left:
-                time.sleep(min(self._leases.expiry_s / 4, _LOOK_S))
+                time.sleep(min(pause_s, self._leases.expiry_s / 4))
+                pause_s = min(2 * pause_s, _LAST_LOOK_S)
             if heartbeat.lost is not None:
                 raise heartbeat.lost
 
