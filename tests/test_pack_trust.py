@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from jitcache.errors import ExitCode, UntrustedError
+from jitcache.errors import DamagedError, ExitCode, UntrustedError
 from jitcache.lockfile import Lock, write_lock
 from jitcache.pack.read import unpack
 from jitcache.pack.signed import Belief
@@ -230,3 +230,25 @@ def test_malformed_signatures_beside_a_record_are_none(made, tmp_path):
     overwrite(seed.layout.signatures(key), json.dumps({"signatures": ["x"]}).encode())
     with pytest.raises(UntrustedError, match="it is not signed"):
         fetch(made[1], Store(tmp_path / "new"), [str(seed.layout.root)], BELIEF)
+
+
+@pytest.mark.parametrize("name", [f"sig-v1/00/{'0' * 62}.json", "sig-v1/other.gfx950.lock.json"])
+def test_signatures_of_nothing_are_refused(name, made, tmp_path):
+    files = contents(*made, [CI])
+    extra = dataclasses.replace(next(f for f in files if f.name.startswith("sig-v1")), name=name)
+    path = tmp_path / "extra"
+    path.write_bytes(squeezed(b"".join(tar_pieces([*files, extra]))))
+    with pytest.raises(DamagedError, match="signatures of no"):
+        unpack(path, Store(tmp_path / "new"), UNSIGNED)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"signatures":["ci:AA=="]}', b"\xff"])
+def test_malformed_signatures_in_a_pack_are_damage(data, made, tmp_path):
+    files = [
+        dataclasses.replace(f, source=data, size=len(data)) if f.name.startswith("sig-v1") else f
+        for f in contents(*made, [CI])
+    ]
+    path = tmp_path / "malformed"
+    path.write_bytes(squeezed(b"".join(tar_pieces(files))))
+    with pytest.raises(DamagedError, match="sig-v1/"):
+        unpack(path, Store(tmp_path / "new"), UNSIGNED)
