@@ -252,3 +252,10 @@ def test_malformed_signatures_in_a_pack_are_damage(data, made, tmp_path):
     path.write_bytes(squeezed(b"".join(tar_pieces(files))))
     with pytest.raises(DamagedError, match="sig-v1/"):
         unpack(path, Store(tmp_path / "new"), UNSIGNED)
+
+
+def test_the_signature_of_an_older_lock_does_not_travel_on(made, tmp_path):
+    path = packed(tmp_path, made, CI)
+    store = Store(tmp_path / "new")
+    unpack(path, store, BELIEF)
+    assert not write_pack(store, swapped(made[1]), tmp_path / "again").signed

@@ -6,6 +6,8 @@ import base64
 import errno
 import json
 import os
+import socket
+import struct
 import threading
 import time
 
@@ -452,3 +454,32 @@ def test_commands_never_say_a_secret(home, tmp_path, capsys, monkeypatch):
     assert "refuses (HTTP 403)" in said
     for secret in (SECRET, base64.b64encode(f"ci:{SECRET}".encode()).decode(), seed):
         assert secret not in said
+
+
+def test_what_a_broken_connection_left_in_a_file_is_overwritten(tmp_path):
+    asked = []
+
+    def answer(handler):
+        asked.append(handler.path)
+        if len(asked) == 2:  # on the connection that the first request left open
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(1 << 20))
+            handler.end_headers()
+            handler.wfile.write(b"x" * (300 << 10))
+            time.sleep(0.2)
+            # With a reset rather than an orderly end, which would be an answer cut short.
+            linger = struct.pack("ii", 1, 0)
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            for end in (handler.wfile, handler.rfile, handler.connection):
+                end.close()
+            handler.close_connection = True
+        else:
+            reply(handler, 200, b"whole")
+
+    transport = Transport(5.0)
+    with serving(answer) as url, (tmp_path / "file").open("w+b") as f:
+        assert not isinstance(transport.request("GET", url), Failed)
+        got = transport.request("GET", url, limit=1 << 20, into=f)
+        assert not isinstance(got, Failed)
+    assert len(asked) == 3
+    assert (tmp_path / "file").read_bytes() == b"whole"
