@@ -25,7 +25,8 @@ from tests.browser_help import DRIVER, Browser, chromium
 
 AITER = Path(__file__).parent / "data" / "ninja" / "aiter_a4w4"
 GEMM1 = "gemm1 256x128x128x128 v3"
-RIGHT, DOWN, ENTER, ESCAPE = "\ue014", "\ue015", "\ue007", "\ue00c"
+UP, RIGHT, DOWN = "\ue013", "\ue014", "\ue015"
+ENTER, ESCAPE = "\ue007", "\ue00c"
 NAMES = "return [...document.querySelectorAll('#rows tr')].map(r => r.children[1].textContent)"
 
 pytestmark = pytest.mark.skipif(DRIVER is None, reason="chromedriver is not installed")
@@ -234,7 +235,7 @@ def test_the_flame_is_walked_and_zoomed_by_keyboard(browser: Browser, tmp_path: 
         "all",
         "ExecuteCompiler",
         "Frontend",
-        "ck::applier::f",
+        "applier::f",
         "Optimizer",
     ]
     focus = "return document.activeElement.getAttribute('aria-label')"
@@ -242,7 +243,9 @@ def test_the_flame_is_walked_and_zoomed_by_keyboard(browser: Browser, tmp_path: 
     assert browser.run(focus).startswith(
         "Frontend: 0.70 s, 70 % of the unit, 0.20 s itself, 1 time"
     )
-    browser.press("#flame div[tabindex='0']", RIGHT)
+    browser.press("#flame div[tabindex='0']", DOWN)
+    assert text(browser, "f-tip").startswith("InstantiateFunction: ck::applier::f: 0.50 s, 50 %")
+    browser.press("#flame div[tabindex='0']", UP, RIGHT)
     assert browser.run(focus).startswith("Optimizer: ")
     browser.press("#flame div[tabindex='0']", ENTER)
     assert browser.run(frames) == ["all", "ExecuteCompiler", "Optimizer"]
@@ -253,7 +256,7 @@ def test_the_flame_is_walked_and_zoomed_by_keyboard(browser: Browser, tmp_path: 
         "all",
         "ExecuteCompiler",
         "Frontend",
-        "ck::applier::f",
+        "applier::f",
         "Optimizer",
     ]
     assert "/ck/utility/a.hpp" in text(browser, "costs")

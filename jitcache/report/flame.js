@@ -46,8 +46,9 @@ function costTable(title, list, what) {
   return box;
 }
 
-// The colour tells that it is an instantiation; the room is for what is instantiated.
-const frameName = (name) => name.replace(/^Instantiate(Function|Class): /, "");
+// The colour tells that it is an instantiation; the room is for what is instantiated, and
+// its namespaces are in the text above the flame.
+const frameName = (name) => name.replace(/^Instantiate(Function|Class): (?:[a-z_][a-z0-9_]*::)*(?=[\w~]+::)/, "");
 
 function frameText(f) {
   return f[F_NAME] + ": " + sec(f[F_TOTAL] / 1e6) + ", " + percent(f[F_TOTAL], unit.flame[F_TOTAL]) + " of the unit, "

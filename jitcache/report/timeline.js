@@ -21,7 +21,8 @@ function fitted(name, time, room) {
     const space = room - cx.measureText(tail).width, width = cx.measureText(name).width;
     if (width <= space) return name + tail;
     const most = Math.floor(name.length * space / width) - 1;
-    if (most >= (tail ? 12 : 3)) return cut(name, most) + tail;
+    if (most >= 16) return cut(name, most) + tail;
+    if (most >= 4 && !tail) return name.slice(0, most) + "\u2026";
   }
   return "";
 }
