@@ -47,6 +47,7 @@ class Container:
         writable: directories that are mounted writable.
         env: the environment, besides an empty PATH.
         network: whether loopback can be reached, as a registry in tests has to be.
+        noexec: volumes from which nothing can be mapped as code.
     """
 
     place: Path
@@ -54,13 +55,14 @@ class Container:
     writable: dict[str, Path] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     network: bool = False
+    noexec: frozenset[str] = frozenset()
 
     def python(self, *words: object) -> subprocess.CompletedProcess[str]:
         """Run Python in it."""
         root = shlex.quote(str(self.place))
         script = [f"mount -t tmpfs -o mode=755 tmpfs {root}"]
         for target, source in {**_image(), **self.volumes}.items():
-            script += _mount(root, target, source, "ro")
+            script += _mount(root, target, source, "ro,noexec" if target in self.noexec else "ro")
         for target, source in self.writable.items():
             script += _mount(root, target, source, "rw")
         script.append(f"mount -o remount,ro {root}")
@@ -103,6 +105,7 @@ def _image() -> dict[str, Path]:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     base = Path(sys.base_prefix)
     found = {
+        "/proc": Path("/proc"),
         _PYTHON: base / "bin" / version,
         f"/opt/python/lib/{version}": base / "lib" / version,
     }

@@ -44,6 +44,12 @@ module.launch(module.choose(1, 128, 1024), problem, stream=0)
 """
 
 
+_MAP = f"""
+f = os.open({SEED!r} + "/CACHEDIR.TAG", os.O_RDONLY)
+mmap.mmap(f, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)
+"""
+
+
 @pytest.fixture(autouse=True)
 def _namespaces():
     needs_namespaces()
@@ -129,6 +135,16 @@ def test_mounted_as_an_image_volume(made, tmp_path):
     before = sorted((str(p), p.lstat().st_mtime_ns) for p in rootfs.rglob("*"))
     serves(seeded(tmp_path, rootfs))
     assert sorted((str(p), p.lstat().st_mtime_ns) for p in rootfs.rglob("*")) == before
+
+
+@pytest.mark.servers
+def test_mounted_where_nothing_may_be_run(made, tmp_path):
+    """Some engines mount image volumes `noexec`: host shims are loaded from memory then."""
+    container = seeded(tmp_path, unpacked_image(made, tmp_path))
+    container.noexec = frozenset([SEED])
+    mapped = container.python("-c", f"import mmap, os\n{_MAP}")
+    assert "Operation not permitted" in mapped.stderr
+    serves(container)
 
 
 @pytest.mark.servers
