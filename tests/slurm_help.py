@@ -36,7 +36,7 @@ def slurm(place: Path, cpus: int = 2) -> Iterator[dict[str, str]]:
     munged += [f"--seed-file={place}/munged.seed", f"--log-file={place}/munged.log"]
     with contextlib.ExitStack() as stack:
         process = stack.enter_context(_process(munged, place / "munged.out"))
-        _wait(lambda: (place / "munge.socket").exists(), process, place / "munged.out")
+        _wait((place / "munge.socket").exists, process, place / "munged.out")
         for words, port in ((["slurmctld"], ports[0]), (["slurmd"], ports[1])):
             log = place / f"{words[0]}.out"
             stack.enter_context(running([*words, "-D", "-f", str(config)], port, log))

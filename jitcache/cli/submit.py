@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ ENGINES = ("slurm", "k8s", "dask", "local")
 @click.option("--lease", metavar="PLACE", help="As of `jitcache worker`.")
 @click.option("--lease-expiry", type=click.FloatRange(1, 3600), help="As of `jitcache worker`.")
 @launcher_option
-@click.option("--program", default="jitcache", show_default=True, help="slurm: starts jitcache.")
+@click.option("--program", metavar="WORDS", help="Starts jitcache where the workers run.")
 @click.option("--sbatch", multiple=True, metavar="OPTION", help="slurm: an option of sbatch.")
 @click.option("--image", help="k8s: image with jitcache and the toolchain.")
 @click.option("--secret", help="k8s: Secret with remotes, signing key and credentials.")
@@ -46,7 +47,7 @@ def command(
     lease: str | None,
     lease_expiry: float | None,
     launcher: str | None,
-    program: str,
+    program: str | None,
     sbatch: tuple[str, ...],
     image: str | None,
     secret: str | None,
@@ -76,10 +77,11 @@ def command(
         name,
         workers,
         cpus or fair,
+        _program(program, engine),
         tuple(options),
     )
     if engine == "slurm":
-        text = slurm.script(job, shlex.split(program), sbatch)
+        text = slurm.script(job, sbatch)
         if dry_run:
             output.out(text.rstrip())
         else:
@@ -92,11 +94,18 @@ def command(
             _say_job(k8s.apply(value), as_json=as_json)
     elif dry_run:
         for shard in range(workers):
-            output.out(shlex.join(["jitcache", *job.words(job.plan_path, shard)]))
+            output.out(shlex.join(job.words(job.plan_path, shard)))
     elif engine == "dask":
         _ended(dask.run(job, _needed(scheduler, "--scheduler")), as_json=as_json)
     else:
         _ended(local.run(job, _say_restart), as_json=as_json)
+
+
+def _program(said: str | None, engine: str) -> tuple[str, ...]:
+    """What starts jitcache there: here, the same that runs now."""
+    if said is not None:
+        return tuple(shlex.split(said))
+    return (sys.executable, "-m", "jitcache") if engine == "local" else ("jitcache",)
 
 
 def _needed(value: str | None, option: str) -> str:

@@ -26,7 +26,7 @@ def run_worker(plan: bytes, words: tuple[str, ...]) -> Ended:
 
     Args:
         plan: bytes of the plan file.
-        words: arguments of the worker, `{plan}` in place of the file.
+        words: command line of the worker, `{plan}` in place of the file.
 
     Raises:
         WorkerKilledError: it should be started again.

@@ -41,6 +41,7 @@ class FleetJob:
         name: of the job.
         workers: how many.
         cpus: CPUs, and compilers at once, of each.
+        program: words that start jitcache where the workers run.
         options: further words for each worker (`--lease`, `--launcher`, ...).
     """
 
@@ -49,6 +50,7 @@ class FleetJob:
     name: str
     workers: int
     cpus: int
+    program: tuple[str, ...]
     options: tuple[str, ...] = ()
 
     @property
@@ -58,7 +60,7 @@ class FleetJob:
         return sum(largest) + _ROOM
 
     def words(self, plan_path: str, shard: int | None = None) -> tuple[str, ...]:
-        """Arguments of a worker.
+        """The command line of a worker.
 
         Args:
             plan_path: where it finds the plan.
@@ -66,4 +68,5 @@ class FleetJob:
         """
         share = () if shard is None else ("--shard", f"{shard}/{self.workers}")
         jobs = ("--jobs", str(self.cpus))
-        return ("worker", "--plan", plan_path, *share, *jobs, *self.options, "--json")
+        worker = ("worker", "--plan", plan_path, *share, *jobs, *self.options, "--json")
+        return (*self.program, *worker)

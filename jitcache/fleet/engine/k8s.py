@@ -142,7 +142,7 @@ def _pod_spec(job: FleetJob, cluster: Cluster, plan_name: str) -> dict[str, Any]
     container: dict[str, Any] = {
         "name": "worker",
         "image": cluster.image,
-        "command": ["jitcache", *job.words(f"{_PLAN_AT}/plan.json")],
+        "command": list(job.words(f"{_PLAN_AT}/plan.json")),
         "env": [
             {"name": COUNT_VARIABLE, "value": str(job.workers)},
             {"name": "JITCACHE_DIR", "value": _CACHE_AT},

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jitcache.fleet.engine.job import AGAIN
-
-PROGRAM = (sys.executable, "-m", "jitcache")
-"""Starts this jitcache again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +31,7 @@ class Ended:
 
 def start(words: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a worker; what it says to people goes where ours goes."""
-    return subprocess.Popen([*PROGRAM, *words], stdout=subprocess.PIPE)
+    return subprocess.Popen(words, stdout=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen[bytes]) -> Ended:

@@ -11,14 +11,13 @@ from jitcache.fleet.engine.job import AGAIN, RESTARTS, FleetJob
 from jitcache.fleet.shard import COUNT_VARIABLE
 
 
-def script(job: FleetJob, program: Sequence[str], extra: Sequence[str] = ()) -> str:
+def script(job: FleetJob, extra: Sequence[str] = ()) -> str:
     """The batch script of the array.
 
     A task whose worker was killed or lost its remote puts itself back into the queue.
 
     Args:
         job: what to run.
-        program: words that start jitcache on the nodes.
         extra: further options of sbatch (`--partition=cpu`, `--time=2:00:00`).
 
     Raises:
@@ -42,7 +41,7 @@ def script(job: FleetJob, program: Sequence[str], extra: Sequence[str] = ()) -> 
         "#!/bin/sh",
         *(f"#SBATCH {option}" for option in options),
         f"export {COUNT_VARIABLE}={job.workers}",
-        shlex.join([*program, *job.words(job.plan_path)]),
+        shlex.join(job.words(job.plan_path)),
         "code=$?",
         "case $code in",
         f"{again})",
