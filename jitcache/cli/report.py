@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jitcache.cli.output import emit_json, json_option, out
+from jitcache.cli.output import emit_json, json_option, out, say
 from jitcache.errors import InputError, JitcacheError, UsageError
 
 if TYPE_CHECKING:
+    from jitcache.report.compare import Comparison
+    from jitcache.report.gate import Gate
+    from jitcache.report.insidetu import InsideTus
     from jitcache.report.model import Report
     from jitcache.report.source import BuildFiles
+
+_NAMES = 10
+"""Rows of the tables of names inside translation units, unless --top asks for fewer."""
 
 _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=False)
 
@@ -102,97 +109,116 @@ def command(
 
     build = read_build(build_dir if build_dir is not None else default_build_dir())
     if which == "all":
-        if (
-            wished
-            or budget
-            or slower_file
-            or base_file
-            or html
-            or trace
-            or svg
-            or markdown
-            or traced
-        ):
+        others = (wished, budget, slower_file, base_file, traced, html, trace, svg, markdown)
+        if any(others):
             raise UsageError("--run all only lists the runs", hint="choose one with --run N")
         _list_runs(build, jobs, as_json=as_json)
         return
     # A watchdog waits for a cold build with so many jobs, so that is what is judged.
     which = which or ("cold" if budget and jobs and build.graph else "last")
-    report = _report(build, which, jobs, wished)
-    gates = []
-    comparison = None
+    found = _Found(_report(build, which, jobs, wished))
+    _judge(found, budget, slower_file, by)
+    _compare(found, base_file or slower_file)
+    if traced is not None:
+        from jitcache.report.insidetu import collect
+
+        found.inside = collect(build, found.report, traced, say=say)
+    _write_files(found, html, trace, svg)
+    if as_json:
+        emit_json(_json(found))
+    elif markdown:
+        _print_markdown(found, top)
+    else:
+        _print_text(found, top)
+    _fail(found, fail_over=fail_over)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is shown: the report, and what else was asked for."""
+
+    report: Report
+    gates: list[Gate] = field(default_factory=list)
+    comparison: Comparison | None = None
+    inside: InsideTus | None = None
+
+
+def _judge(found: _Found, budget: str | None, slower_file: Path | None, by: str | None) -> None:
     if budget is not None:
         from jitcache.report.gate import budget_gate, parse_budget
 
-        gates.append(budget_gate(report, parse_budget(budget)))
+        found.gates.append(budget_gate(found.report, parse_budget(budget)))
     if slower_file is not None:
         from jitcache.report.compare import read_base
         from jitcache.report.gate import parse_percent, slower_gate
 
-        gates.append(slower_gate(report, read_base(slower_file), parse_percent(by or "10%")))
-    base_file = base_file or slower_file
+        share = parse_percent(by or "10%")
+        found.gates.append(slower_gate(found.report, read_base(slower_file), share))
+
+
+def _compare(found: _Found, base_file: Path | None) -> None:
     if base_file is not None:
-        from jitcache.report import compare
+        from jitcache.report.compare import compare, read_base
 
-        comparison = compare.compare(compare.read_base(base_file), report)
-    inside = None
-    if traced is not None:
-        from jitcache.cli.output import say
-        from jitcache.report.insidetu import collect
+        found.comparison = compare(read_base(base_file), found.report)
 
-        inside = collect(build, report, traced, say=say)
+
+def _write_files(found: _Found, html: Path | None, trace: Path | None, svg: Path | None) -> None:
     if html is not None:
         from jitcache.report import page
 
-        _write(html, page.render(report, comparison, inside))
+        _write(html, page.render(found.report, found.comparison, found.inside))
     if trace is not None:
         from jitcache.report.trace import trace as chrome_trace
 
-        _write(trace, json.dumps(chrome_trace(report)))
+        _write(trace, json.dumps(chrome_trace(found.report)))
     if svg is not None:
         from jitcache.report.svg import render as render_svg
 
-        _write(svg, render_svg(report))
-    if as_json:
-        value: dict[str, Any] = report.to_json()
-        value["gates"] = [
-            {
-                "kind": g.kind,
-                "ok": g.ok,
-                "limit_s": g.limit_s,
-                "actual_s": g.actual_s,
-                "text": g.text,
-            }
-            for g in gates
-        ]
-        value["comparison"] = comparison.to_json() if comparison else None
-        value["time_trace"] = inside.to_json() if inside else None
-        emit_json(value)
-    elif markdown:
-        from jitcache.report.markdown import render as render_markdown
+        _write(svg, render_svg(found.report))
 
-        out(render_markdown(report, gates=gates, comparison=comparison, top=top))
-        if inside is not None:
-            from jitcache.report.insidetext import render_markdown as render_inside
 
-            out("\n" + render_inside(inside))
-    else:
-        from jitcache.report.text import render
+def _json(found: _Found) -> dict[str, Any]:
+    return {
+        **found.report.to_json(),
+        "gates": [asdict(g) for g in found.gates],
+        "comparison": found.comparison.to_json() if found.comparison else None,
+        "time_trace": found.inside.to_json() if found.inside else None,
+    }
 
-        out(render(report, top=top))
-        if comparison is not None:
-            out("\n" + compare.render(comparison, top=top))
-        if inside is not None:
-            from jitcache.report.insidetext import render as render_inside
 
-            out("\n" + render_inside(inside))
-        if gates:
-            out("\n" + "\n".join(g.text for g in gates))
-    failed = [g for g in gates if not g.ok and (g.kind != "budget" or fail_over)]
+def _print_markdown(found: _Found, top: int) -> None:
+    from jitcache.report.markdown import render
+
+    out(render(found.report, gates=found.gates, comparison=found.comparison, top=top))
+    if found.inside is not None:
+        from jitcache.report.insidetext import render_markdown
+
+        out("\n" + render_markdown(found.inside))
+
+
+def _print_text(found: _Found, top: int) -> None:
+    from jitcache.report.text import render
+
+    out(render(found.report, top=top))
+    if found.comparison is not None:
+        from jitcache.report import compare
+
+        out("\n" + compare.render(found.comparison, top=top))
+    if found.inside is not None:
+        from jitcache.report import insidetext
+
+        out("\n" + insidetext.render(found.inside, top=min(top, _NAMES)))
+    if found.gates:
+        out("\n" + "\n".join(g.text for g in found.gates))
+
+
+def _fail(found: _Found, *, fail_over: bool) -> None:
+    failed = [g for g in found.gates if not g.ok and (g.kind != "budget" or fail_over)]
     if failed:
         raise JitcacheError(
             "the build takes too long",
-            where=report.directory,
+            where=found.report.directory,
             details=tuple(g.text for g in failed),
             hint="the commands marked * are those to cut or speed up",
         )
