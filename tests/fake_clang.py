@@ -109,8 +109,9 @@ def main(argv: list[str]) -> int:
         return 1
     flags = [w for w in argv if w.startswith(("-O", "-mllvm", "-DCODE"))]
     if "-emit-llvm" in argv:
-        kernels = re.findall(r"jitcache::Instance<([^>]*)>", text)
-        names = ["_Z" + hashlib.sha256(k.encode()).hexdigest()[:16] for k in kernels]
+        kernel = r"jitcache::Instance<([^>]*)>;\s*JITCACHE_KERNEL_V\d\(Instance\d*, ([^)]*)\)"
+        said = [" ".join(found) for found in re.findall(kernel, text)]
+        names = ["_Z" + hashlib.sha256(k.encode()).hexdigest()[:16] for k in said]
         Path(output).write_text("".join(f"{name} {flags}\n" for name in names))
         return 0
     whole = hashlib.sha256(repr((text, sorted(seen.values()), flags)).encode()).digest() * 40
