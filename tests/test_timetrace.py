@@ -501,6 +501,24 @@ def test_traces_that_the_build_wrote_are_read_where_they_are(tmp_path: Path) -> 
     assert "| translation unit | total | front end |" in markdown
 
 
+@pytest.mark.compile
+@pytest.mark.skipif(CLANG != "clang++-22", reason="no clang with both targets is installed")
+def test_a_hip_unit_has_a_pass_for_the_host_and_for_each_target(tmp_path: Path) -> None:
+    (tmp_path / "k.hip").write_text("__attribute__((device)) int twice(int x) { return 2 * x; }\n")
+    targets = "--offload-arch=gfx942 --offload-arch=gfx950 -nogpuinc -nogpulib"
+    (tmp_path / "build.ninja").write_text(
+        f"rule hip\n  command = {CLANG} -x hip {targets} -c $in -o $out\nbuild k.o: hip k.hip\n"
+    )
+    from jitcache.build.ninjabin import find_ninja
+
+    ran = subprocess.run([find_ninja(), "-C", tmp_path], check=False, capture_output=True)
+    assert ran.returncode == 0, ran.stdout
+    (unit,) = report("--time-trace", tmp_path, "--json")["time_trace"]["units"]
+    assert sorted(unit["targets"])[:2] == ["gfx942", "gfx950"]
+    assert len(unit["targets"]) == 3
+    assert next(a for a in unit["activities"] if a["name"] == "ExecuteCompiler")["count"] == 3
+
+
 def test_names_that_no_file_can_have_are_left_out(tmp_path: Path) -> None:
     names = ["a\0b", ".", "..", "/", "-t", "x/" * 3000]
     graph = ["rule cc", "  command = true"]
