@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +26,7 @@ from jitcache.store.layout import Bucket
 from jitcache.store.store import Store
 from tests.pack_help import BELIEF, filled, squeezed
 from tests.remote_help import CI, OTHER, TRUST, directory
+from tests.remote_servers import needs
 from tests.store_help import overwrite
 
 UNSIGNED = Belief(TRUST, signed=False)
@@ -259,3 +263,31 @@ def test_the_signature_of_an_older_lock_does_not_travel_on(made, tmp_path):
     store = Store(tmp_path / "new")
     unpack(path, store, BELIEF)
     assert not write_pack(store, swapped(made[1]), tmp_path / "again").signed
+
+
+def test_openssl_verifies_a_seed_as_the_docs_say(made, tmp_path):
+    needs("bash", "openssl", "sed", "base64")
+    text = (Path(__file__).parent.parent / "docs" / "trust.md").read_text()
+    section = text.partition("## Checking without jitcache\n")[2].partition("\n## ")[0]
+    script = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
+    seed = Store(tmp_path / "seed")
+    unpack(packed(tmp_path, made, CI), seed, BELIEF)
+
+    def run() -> tuple[int, int]:
+        ran = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            env={
+                "PATH": os.environ["PATH"],
+                "KEY": str(CI.public()),
+                "SEED": str(seed.layout.root),
+            },
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        return ran.returncode, ran.stdout.count("Signature Verified Successfully")
+
+    assert run() == (0, 4)
+    lock = seed.layout.bucket(Bucket.LOCKS) / "small.gfx950.lock.json"
+    lock.write_bytes(lock.read_bytes().replace(b'"cu_num": 256', b'"cu_num": 304'))
+    assert run() == (1, 0)
