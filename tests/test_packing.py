@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 from jitcache.action.resolve import Resolver
 from jitcache.action.worklist import worklist
 from jitcache.build import packjob
+from jitcache.build.model import Compiled, EdgeUsage
+from jitcache.build.packed import pack_jobs, unpacked
 from jitcache.build.packing import MOST, Pack, Unit, plan_packs, wall
 from jitcache.buildlog.compilecommand import CompileCommand, parse_command
 from jitcache.codegen.native import Recipe, packed_recipe
@@ -21,6 +25,7 @@ from jitcache.plan.planner import plan
 from jitcache.prebuild import Action, Built, Prebuilder, actions_of
 from jitcache.store.store import Store
 from jitcache.toolchain.find import find_toolchain
+from tests.build_help import job
 from tests.fake_toolchain import add_bitcode_tools, compiles, make_toolchain
 from tests.prebuild_driver import work
 
@@ -245,6 +250,28 @@ def test_a_pack_holds_single_kernels_of_one_family() -> None:
     assert text.count('#include "jitcache/family/a4w4.hpp"') == 1
     with pytest.raises(ValueError, match="can't share"):
         packed_recipe([recipes[0], module.shim])
+
+
+def test_kernels_of_one_file_name_have_outputs_of_their_own(tmp_path) -> None:
+    add_bitcode_tools(tmp_path)
+    toolchain = make_toolchain(tmp_path)
+    plain, split = work("deepseek-v3-fp8-tp8")
+    recipes = [
+        next(k.recipe for k in module.kernels if "256x16x128x256_1x4_v1_hot-even" in k.recipe.stem)
+        for module in (plain, split)
+    ]
+    alone = [
+        (replace(job(str(i)), output_name=recipe.output_name, cost_s=20.0), recipe)
+        for i, recipe in enumerate(recipes)
+    ]
+    assert recipes[0].output_name == recipes[1].output_name
+    ((packed, members),) = pack_jobs(alone, toolchain, "gfx950", lambda _: 1)
+    outputs = json.loads(packed.argv[-1])["outputs"]
+    assert len(set(outputs)) == len(members) == 2
+    usage = EdgeUsage(0.0, 30.0, 28.0, GIB)
+    results = unpacked(Compiled(packed, tmp_path / outputs[0], (), usage), members)
+    assert len({r.output for r in results}) == 2
+    assert sum(r.usage.cpu_s for r in results) == 28
 
 
 def test_symbols_are_read_from_the_listings() -> None:

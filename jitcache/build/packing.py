@@ -22,7 +22,7 @@ _SPLIT = 0.02
 _MEMORY_SHARE = 0.25
 """Of its own peak: what each further kernel adds to the front end's."""
 
-MOST = 6
+MOST = 4
 """Kernels in a pack: what fails or is killed costs all of them."""
 
 
