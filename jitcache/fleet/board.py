@@ -6,6 +6,7 @@ replace what is one's own, and read. Lists only save questions: nothing is decid
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -35,8 +36,8 @@ class Place(Protocol):
     def replace(self, path: str, data: bytes) -> Stored | Failed:
         """Write an object, whether there is one or not."""
 
-    def names(self, space: str) -> frozenset[str] | Failed:
-        """Names of the objects directly below `space/`."""
+    def listing(self, space: str) -> dict[str, str] | Failed:
+        """The objects directly below `space/`: a text for each name that changes with it."""
 
     def creates_once(self) -> bool | Failed:
         """Whether of two creations of one name the second is refused."""
@@ -57,13 +58,14 @@ class DirectoryPlace(DirectoryObjects):
             return self._failed(e)
         return Stored()
 
-    def names(self, space: str) -> frozenset[str] | Failed:
-        """Names of the files of a directory."""
+    def listing(self, space: str) -> dict[str, str] | Failed:
+        """The files of a directory; each is told from its successors by inode and time."""
         try:
             self._mounted()
-            return frozenset(path.name for path in (self._root / space).iterdir())
+            with os.scandir(self._root / space) as entries:
+                return {e.name: _version(e) for e in entries}
         except FileNotFoundError as e:
-            return frozenset() if self._root.is_dir() else self._failed(e)
+            return {} if self._root.is_dir() else self._failed(e)
         except OSError as e:
             return self._failed(e)
 
@@ -79,11 +81,15 @@ class BucketPlace(BucketObjects):
             return self._failed(e)
         return Stored()
 
-    def names(self, space: str) -> frozenset[str] | Failed:
-        """Names below a prefix, in pages of the server's."""
+    def listing(self, space: str) -> dict[str, str] | Failed:
+        """The objects below a prefix, each with its entity tag; one request for a thousand."""
         try:
             pages = self._obstore.list(self._store, prefix=f"{space}/", chunk_size=1000)
-            return frozenset(meta["path"].rpartition("/")[2] for page in pages for meta in page)
+            return {
+                meta["path"].rpartition("/")[2]: str(meta["e_tag"])
+                for page in pages
+                for meta in page
+            }
         except Exception as e:  # noqa: BLE001
             return self._failed(e)
 
@@ -117,12 +123,20 @@ class Board(Bounds):
         """Write an object."""
         return self.run(lambda: self._place.replace(self._path(path), data), len(data))
 
-    def names(self, space: str) -> frozenset[str] | Failed:
-        """Names of the objects directly below `space/`."""
-        return self.run(lambda: self._place.names(self._path(space)), 0)
+    def listing(self, space: str) -> dict[str, str] | Failed:
+        """The objects directly below `space/`: a text for each name that changes with it."""
+        return self.run(lambda: self._place.listing(self._path(space)), 0)
 
     def _path(self, path: str) -> str:
         return f"{self._prefix}/{path}"
+
+
+def _version(entry: os.DirEntry[str]) -> str:
+    try:
+        state = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return ""  # replaced this very moment: alive
+    return f"{state.st_ino}-{state.st_mtime_ns}"
 
 
 def open_board(where: str, plan: str) -> Board:

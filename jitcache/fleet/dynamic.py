@@ -70,12 +70,15 @@ class _Loop:
     def run(self, wanted: Sequence[PlannedAction], heartbeat: Heartbeat) -> None:
         left = {a.key: a for a in wanted}
         pause_s = _FIRST_LOOK_S
+        survey = self._leases.survey()
         while left:
-            survey = self._leases.survey()
+            # As long as what is tried is free, the lists of a moment ago are good enough.
             claimed = self._claim(left, survey, self._batch)
-            if not claimed:
+            if not claimed and left:
+                survey = self._leases.survey()
+                claimed = self._claim(left, survey, self._batch)
                 # Nothing better to do than what somebody else is slow with.
-                claimed = self._claim(left, survey, 1, twice=True)
+                claimed = claimed or self._claim(left, survey, 1, twice=True)
             if claimed:
                 pause_s = _FIRST_LOOK_S
                 self._build([left.pop(c.key) for c in claimed], {c.key: c for c in claimed})
@@ -91,7 +94,7 @@ class _Loop:
         """Get some actions; what is settled leaves `left`."""
         claimed: list[Claimed] = []
         for key, action in list(left.items()):
-            if len(claimed) >= most:
+            if len(claimed) >= most or survey.stale:
                 break
             slow_s = slow_after(action.cost_ms, self._leases.expiry_s) if twice else None
             match self._leases.claim(key, survey, slow_s=slow_s):

@@ -6,10 +6,10 @@ shows that it lives by replacing its own heartbeat with the next number. No cloc
 compared with another machine's: a worker counts as dead when its heartbeat has not changed
 for as long as its lease says, measured by the clock of whoever watches.
 
-    lease/<key>.<n>   generation n of an action's lease: who has it, and for how long
-    end/<key>.<n>     it was given up: `failed` or `released`
-    done/<key>        the action's result is published; the first to finish creates it
-    beat/<worker>     the heartbeat
+    lease/<key>.<n>       generation n of an action's lease: who has it, and for how long
+    end/<key>.<n>.<why>   it was given up: `failed` or `released`
+    done/<key>            the action's result is published; the first to finish creates it
+    beat/<worker>         the heartbeat
 
 Leases only save work. If two workers build one action after all, both results are the same
 bytes; who finishes second counts a duplicate.
@@ -20,7 +20,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -51,8 +52,6 @@ class Claimed:
 class Held:
     """Somebody is building it."""
 
-    worker: str
-
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -69,13 +68,24 @@ Claim = Claimed | Held | Done | Spent
 
 @dataclass(slots=True)
 class Survey:
-    """What the board's lists say: hints that save questions."""
+    """What the board's lists say: hints that save questions.
+
+    Attributes:
+        done: keys of finished actions.
+        newest: highest generation of a lease, by key.
+        ended: (key, generation) of leases that were given up.
+        failures: how many of those failed, by key.
+        questions: how many owners of leases may still be asked for: idle workers must not
+            overrun the board.
+        stale: whether somebody took what the lists call free; then nothing more is tried.
+    """
 
     done: frozenset[str] = frozenset()
     newest: dict[str, int] = field(default_factory=dict)
-    """Highest generation, by key."""
-    ended: frozenset[str] = frozenset()
-    """`<key>.<generation>` of leases that were given up."""
+    ended: set[tuple[str, int]] = field(default_factory=set)
+    failures: Counter[str] = field(default_factory=Counter)
+    questions: int = 16
+    stale: bool = False
 
 
 class Leases:
@@ -102,7 +112,7 @@ class Leases:
         self._clock = clock
         self._beat = 0
         self._owners: dict[tuple[str, int], tuple[str, float]] = {}
-        self._seen: dict[str, tuple[bytes | None, float]] = {}
+        self._seen: dict[str, tuple[str, float]] = {}
         self._since: dict[tuple[str, int], float] = {}
 
     def beat(self) -> None:
@@ -120,13 +130,22 @@ class Leases:
         Raises:
             LostError: the board can't be reached.
         """
-        newest: dict[str, int] = {}
-        for name in self._must(self._board.names("lease")):
+        found = Survey(frozenset(self._must(self._board.listing("done"))))
+        for name in self._must(self._board.listing("lease")):
             key, _, number = name.partition(".")
             if number.isdecimal():
-                newest[key] = max(int(number), newest.get(key, 0))
-        done = self._must(self._board.names("done"))
-        return Survey(done, newest, self._must(self._board.names("end")))
+                found.newest[key] = max(int(number), found.newest.get(key, 0))
+        for name in self._must(self._board.listing("end")):
+            key, number, why = (*name.split("."), "", "")[:3]
+            if number.isdecimal():
+                found.ended.add((key, int(number)))
+                found.failures[key] += why == "failed"
+        now = self._clock()
+        for worker, version in self._must(self._board.listing("beat")).items():
+            before = self._seen.get(worker)
+            if before is None or before[0] != version:
+                self._seen[worker] = (version, now)
+        return found
 
     def claim(self, key: str, survey: Survey, *, slow_s: float | None = None) -> Claim:
         """Try to get an action.
@@ -144,10 +163,10 @@ class Leases:
             return Done()
         generation = survey.newest.get(name)
         if generation is not None:
-            if self._failures(name, survey) >= ATTEMPTS:
+            if survey.failures[name] >= ATTEMPTS:
                 return Spent()
             if not self._free(name, generation, survey, slow_s):
-                return Held(self._owner(name, generation)[0])
+                return Held()
         wanted = 0 if generation is None else generation + 1
         body = {"worker": self.worker, "expiry_ms": round(self.expiry_s * 1000)}
         put = self._must(self._board.create(f"lease/{name}.{wanted}", _json(body)))
@@ -155,7 +174,8 @@ class Leases:
             return Claimed(key, wanted)
         # Somebody was faster, or finished since the survey.
         survey.newest[name] = wanted
-        return Held(self._owner(name, wanted)[0])
+        survey.stale = True
+        return Held()
 
     def finish(self, claimed: Claimed) -> bool:
         """Say that the result is published; False where somebody else had said so before.
@@ -173,51 +193,40 @@ class Leases:
         Raises:
             LostError: the board can't be reached.
         """
-        path = f"end/{_name(claimed.key)}.{claimed.generation}"
-        self._must(self._board.create(path, _json({"worker": self.worker, "why": why})))
+        path = f"end/{_name(claimed.key)}.{claimed.generation}.{why}"
+        self._must(self._board.create(path, _json({"worker": self.worker})))
 
     def _free(self, name: str, generation: int, survey: Survey, slow_s: float | None) -> bool:
-        if f"{name}.{generation}" in survey.ended:
+        if (name, generation) in survey.ended:
             return True
-        owner, expiry_s = self._owner(name, generation)
         now = self._clock()
         since = self._since.setdefault((name, generation), now)
-        if self._silent_s(owner, now) > expiry_s:
-            return True
         # Each further copy has to wait twice as long: a slow action is no reason for a crowd.
-        return slow_s is not None and now - since > slow_s * 2**generation
+        if slow_s is not None and now - since > slow_s * 2**generation:
+            return True
+        owner = self._owner(name, generation, survey)
+        return owner is not None and self._silent_s(owner[0], now) > owner[1]
 
     def _silent_s(self, worker: str, now: float) -> float:
-        """For how long we have seen a worker's heartbeat unchanged."""
-        beat = self._must(self._board.get(f"beat/{worker}"))
-        before = self._seen.get(worker)
-        if before is None or before[0] != beat:
-            self._seen[worker] = (beat, now)
-            return 0.0
-        return now - before[1]
+        """For how long we have seen a worker's heartbeat unchanged, or none."""
+        return now - self._seen.setdefault(worker, ("", now))[1]
 
-    def _owner(self, name: str, generation: int) -> tuple[str, float]:
-        """Who created a lease, and its expiry in seconds."""
+    def _owner(self, name: str, generation: int, survey: Survey) -> tuple[str, float] | None:
+        """Who created a lease, and its expiry in seconds; None where it isn't asked for now."""
         known = self._owners.get((name, generation))
-        if known is None:
+        if known is None and survey.questions > 0:
+            survey.questions -= 1
             data = self._must(self._board.get(f"lease/{name}.{generation}"))
-            try:
-                body = json.loads(data or b"")
-                known = (str(body["worker"]), min(max(body["expiry_ms"] / 1000, 1.0), 3600.0))
-            except (ValueError, TypeError, KeyError):
-                # A lease that nobody can read belongs to nobody; it expires like any other.
-                known = ("nobody", self.expiry_s)
-            self._owners[name, generation] = known
+            known = self._owners[name, generation] = self._read(data)
         return known
 
-    def _failures(self, name: str, survey: Survey) -> int:
-        count = 0
-        for generation in range(survey.newest[name] + 1):
-            if f"{name}.{generation}" not in survey.ended:
-                continue
-            data = self._must(self._board.get(f"end/{name}.{generation}"))
-            count += b'"failed"' in (data or b"")
-        return count
+    def _read(self, data: bytes | None) -> tuple[str, float]:
+        try:
+            body = json.loads(data or b"")
+            return str(body["worker"]), min(max(body["expiry_ms"] / 1000, 1.0), 3600.0)
+        except (ValueError, TypeError, KeyError):
+            # A lease that nobody can read belongs to nobody; it expires like any other.
+            return "nobody", self.expiry_s
 
     def _must(self, result: Any) -> Any:
         if isinstance(result, Failed):
@@ -262,14 +271,6 @@ class Heartbeat:
 def slow_after(cost_ms: int, expiry_s: float) -> float:
     """Seconds in one hand after which an action of this expected cost counts as slow."""
     return _SLOW * cost_ms / 1000 + expiry_s
-
-
-def count_duplicates(leases: Iterable[str], done: Iterable[str]) -> int:
-    """Leases of finished actions beyond the first: builds that were lost or done twice."""
-    finished = set(done)
-    return sum(
-        number != "0" and key in finished for key, _, number in (n.partition(".") for n in leases)
-    )
 
 
 def _name(key: str) -> str:
