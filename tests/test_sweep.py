@@ -45,7 +45,7 @@ def kernels(count: int = 2):
 def sweeper(place: Path, **how) -> Sweeper:
     add_bitcode_tools(place)
     toolchain = make_toolchain(place, **how)
-    return Sweeper(Store(place / "store"), toolchain, "gfx950", jobs=2)
+    return Sweeper(Store(place / "store"), toolchain, "gfx950", jobs=1)
 
 
 def test_the_front_end_runs_once_per_kernel_whatever_the_sets(tmp_path) -> None:
