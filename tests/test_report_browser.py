@@ -212,6 +212,9 @@ def test_the_comparison_shows_what_each_change_did(browser: Browser, tmp_path: P
         *("\u221225.726", "\u221225.726", "\u221225.726"),
     ]
     assert "that the simulation doesn't explain" in text(browser, "c-parts")
+    marked = "return document.querySelectorAll(\"[aria-label='on the critical path']\").length"
+    assert browser.run(marked) == 1
+    assert browser.run("return document.querySelectorAll('#c-rows tr').length") == 1
     assert quiet(browser, page)
 
 
@@ -281,6 +284,10 @@ def test_everything_that_takes_the_focus_has_a_role_and_a_name(
         if n["role"]["value"] != "RootWebArea" and not n.get("name", {}).get("value", "").strip()
     ]
     assert unnamed == []
+    (search,) = [n for n in focusable if n["role"]["value"] == "searchbox"]
+    assert search["name"]["value"] == "Search"
+    scopes = "return [...document.querySelectorAll('th')].map(t => t.scope)"
+    assert set(browser.run(scopes)) == {"col"}
     roles = {n["role"]["value"] for n in nodes if not n.get("ignored")}
     assert {
         "banner",
