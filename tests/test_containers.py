@@ -134,6 +134,10 @@ def test_mounted_as_an_image_volume(made, tmp_path):
     rootfs = unpacked_image(made, tmp_path)
     before = sorted((str(p), p.lstat().st_mtime_ns) for p in rootfs.rglob("*"))
     serves(seeded(tmp_path, rootfs))
+    own = Container(tmp_path / "own", {SEED: rootfs}, env={"JITCACHE_DIR": SEED})
+    assert own.jitcache("verify", "--signed").returncode == 10
+    own.env["JITCACHE_TRUSTED_KEYS"] = str(CI.public())
+    assert "6 records and lock files are signed" in own.jitcache("verify", "--signed").stderr
     assert sorted((str(p), p.lstat().st_mtime_ns) for p in rootfs.rglob("*")) == before
 
 

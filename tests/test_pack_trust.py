@@ -13,7 +13,7 @@ import pytest
 from jitcache.errors import DamagedError, ExitCode, UntrustedError
 from jitcache.lockfile import Lock, write_lock
 from jitcache.pack.read import unpack
-from jitcache.pack.signed import Belief
+from jitcache.pack.signed import Belief, require_signed
 from jitcache.pack.warm import fetch, lock_from, readiness
 from jitcache.pack.write import contents, gather, members, tar_pieces, write_pack
 from jitcache.remote.fetch import Fetched, Fetcher
@@ -27,7 +27,7 @@ from jitcache.store.store import Store
 from tests.pack_help import BELIEF, filled, squeezed
 from tests.remote_help import CI, OTHER, TRUST, directory
 from tests.remote_servers import needs
-from tests.store_help import overwrite
+from tests.store_help import make, overwrite
 
 UNSIGNED = Belief(TRUST, signed=False)
 
@@ -291,3 +291,29 @@ def test_openssl_verifies_a_seed_as_the_docs_say(made, tmp_path):
     lock = seed.layout.bucket(Bucket.LOCKS) / "small.gfx950.lock.json"
     lock.write_bytes(lock.read_bytes().replace(b'"cu_num": 256', b'"cu_num": 304'))
     assert run() == (1, 0)
+
+
+def test_verify_asks_for_signatures_where_it_is_told_to(made, tmp_path):
+    path = packed(tmp_path, made, CI)
+    seed = Store(tmp_path / "seed")
+    unpack(path, seed, BELIEF)
+    assert require_signed(TRUST, seed.layout) == 4
+    with pytest.raises(UntrustedError, match="'ci' is not trusted") as caught:
+        require_signed(Trust(), seed.layout)
+    assert len(caught.value.details) == 4
+    record, files = make(tmp_path / "own", "built here")
+    seed.put(record, files)
+    with pytest.raises(UntrustedError, match=r"gemm built here .*: it is not signed"):
+        require_signed(TRUST, seed.layout)
+    seed.remove([record.key])
+    write_lock(seed.layout.bucket(Bucket.LOCKS) / "small.gfx950.lock.json", swapped(made[1]))
+    with pytest.raises(UntrustedError, match=r"small.gfx950.lock.json: the signature of 'ci'"):
+        require_signed(TRUST, seed.layout)
+    unpack(path, seed, BELIEF)
+    overwrite(seed.layout.record(record_of(made).key), b"torn")
+    with pytest.raises(UntrustedError, match="is not sealed"):
+        require_signed(TRUST, seed.layout)
+
+
+def record_of(made):
+    return gather(*made)[0][0]

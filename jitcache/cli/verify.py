@@ -11,8 +11,11 @@ from jitcache.errors import DamagedError
 
 @click.command()
 @click.option("--no-quarantine", is_flag=True, help="Only look; leave damaged things in place.")
+@click.option(
+    "--signed", is_flag=True, help="Every record and lock file must be signed by a trusted key."
+)
 @output.json_option
-def command(no_quarantine: bool, as_json: bool) -> None:
+def command(no_quarantine: bool, signed: bool, as_json: bool) -> None:
     """Check every stored object against its digest."""
     store = open_store()
     report = store.verify(move_damaged=not no_quarantine)
@@ -60,3 +63,9 @@ def command(no_quarantine: bool, as_json: bool) -> None:
             else "nothing was moved: run `jitcache verify` with write access and without"
             " --no-quarantine",
         )
+    if signed:
+        from jitcache.pack.signed import require_signed
+        from jitcache.sign.trust import load_trust
+
+        count = require_signed(load_trust(), store.layout)
+        output.say(f"{count} records and lock files are signed by trusted keys")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jitcache.errors import UntrustedError
-from jitcache.lockfile import Lock, dump_lock
+from jitcache.lockfile import Lock, dump_lock, load_lock
 from jitcache.pack.model import Member
 from jitcache.sign import beside
 from jitcache.sign.envelope import Envelope, dump_signatures, signed_by
@@ -122,15 +122,43 @@ def require_believed_lock(belief: Belief, lock: Lock, layout: Layout) -> None:
     Raises:
         UntrustedError: it isn't.
     """
-    if not belief.signed:
-        return
+    why = _lock_refusal(belief.trust, lock, layout) if belief.signed else None
+    if why is not None:
+        raise untrusted("the seed", layout.root, (f"the lock file: {why}",))
+
+
+def require_signed(trust: Trust, layout: Layout) -> int:
+    """Do nothing but count if all that a store or seed holds is believed.
+
+    Returns:
+        The number of records and lock files.
+
+    Raises:
+        InputError: a lock file is malformed.
+        UntrustedError: a record or a lock file isn't signed by a trusted key.
+    """
+    bad = {}
+    for record in Actions(layout, []).each():
+        if isinstance(record, ActionRecord):
+            why = trust.refusal(beside.envelope(layout, record))
+            bad[f"{record.label} ({record.key[7:19]})"] = why
+        else:
+            bad[str(record.path)] = record.detail
+    place = layout.bucket(Bucket.LOCKS)
+    for path in sorted(place.glob("*.lock.json")):
+        bad[path.name] = _lock_refusal(trust, load_lock(path), layout)
+    details = tuple(f"{what}: {why}" for what, why in bad.items() if why is not None)
+    if details:
+        raise untrusted("the store", layout.root, details)
+    return len(bad)
+
+
+def _lock_refusal(trust: Trust, lock: Lock, layout: Layout) -> str | None:
     actions = Actions(layout, [])
     records = [actions.get(a.key) for a in lock.actions()]
     newest = max((r.created for r in records if isinstance(r, ActionRecord)), default=0)
     signatures = beside.read(beside.of_lock(layout, lock_file_name(lock)))
-    why = belief.trust.signature_refusal(dump_lock(lock), signatures, newest)
-    if why is not None:
-        raise untrusted("the seed", layout.root, (f"the lock file: {why}",))
+    return trust.signature_refusal(dump_lock(lock), signatures, newest)
 
 
 def untrusted(what: str, where: Path, details: tuple[str, ...]) -> UntrustedError:
