@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import resource
 import subprocess
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jitcache import digest
 from jitcache.cli.main import main
 from jitcache.errors import JitcacheError, UntrustedError, UsageError
+from jitcache.jsonread import ShapeError
 from jitcache.lockfile import write_lock
 from jitcache.pack.image import layer_of
 from jitcache.pack.model import Limits
-from jitcache.pack.provenance import statement
+from jitcache.pack.provenance import finished, statement, subjects
 from jitcache.pack.registry import PackRegistry, publish
 from jitcache.pack.source import unpack_from
 from jitcache.pack.warm import fetch, lock_from
@@ -355,3 +359,35 @@ def test_from_lock_to_seed_by_the_commands(made, host, tmp_path, capsys, monkeyp
     monkeypatch.setenv("JITCACHE_DIR", str(tmp_path / "third"))
     code, out, err = run("warm", "--lock", lock, "--from", f"oci://{host}/kernels/none")
     assert (code, "source-failed" in err, "there is no image" in err) == (9, True, True)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+)
+
+
+@given(st.text() | st.text(alphabet="oci:/@.-a1[]", max_size=30).map(lambda s: "oci://" + s))
+def test_any_text_is_a_reference_or_refused(text):
+    with contextlib.suppress(UsageError):
+        found = read_reference(text)
+        assert read_reference(str(found)) == found
+
+
+@given(
+    st.binary() | JSON.map(lambda v: json.dumps(v).encode()),
+    st.sampled_from([unwrap, finished, subjects]),
+)
+def test_what_comes_from_a_registry_is_read_or_refused(data, read):
+    with contextlib.suppress(ShapeError):
+        read(data)
+
+
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00", "x", "9999-12-31T23:59:59+14:00", ""])
+def test_a_statement_with_an_odd_time_is_read_or_refused(made, when):
+    store, lock = made
+    said = statement(lock, [r for r, _ in gather(store, lock)], {})
+    assert finished(json.dumps(said).encode()) == 1_790_000_000
+    said["predicate"]["runDetails"]["metadata"]["finishedOn"] = when
+    with contextlib.suppress(ShapeError):
+        assert isinstance(finished(json.dumps(said).encode()), int)

@@ -84,7 +84,7 @@ def finished(payload: bytes) -> int:
     said = r["predicate"]["runDetails"]["metadata"]["finishedOn"]
     try:
         return int(datetime.datetime.fromisoformat(said.text()).timestamp())
-    except ValueError:
+    except (ValueError, OverflowError):
         raise said.fail("is not a time") from None
 
 
