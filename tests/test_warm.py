@@ -139,3 +139,26 @@ def test_pack_unpack_warm_and_gate_as_commands(tmp_path):
     assert wrong.returncode == 7
     neither = jitcache("pack", lock_file, store=root)
     assert neither.returncode == 2
+
+
+def test_a_check_that_finds_everything_imports_nothing_for_fetching(tmp_path):
+    """Every start of a server pays for these imports."""
+    store, lock = filled(tmp_path)
+    write_lock(tmp_path / "lock.json", lock)
+    unwanted = ["cryptography", "http.client", "zstandard", "tarfile", "jitcache.remote.fetch"]
+    code = (
+        "import sys\n"
+        "from jitcache.cli.main import main\n"
+        f"try: main(['warm', '--lock', {str(tmp_path / 'lock.json')!r}])\n"
+        "except SystemExit as e: assert e.code == 0\n"
+        f"print([m for m in {unwanted!r} if m in sys.modules])\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"JITCACHE_DIR": str(store.layout.root), "PATH": "/nonexistent"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.splitlines()[-1] == "[]"
