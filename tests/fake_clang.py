@@ -98,7 +98,8 @@ def main(argv: list[str]) -> int:
             if found not in seen:
                 seen[found] = found.read_text()
                 waiting.append(found)
-    Path(depfile).write_text(f"{output}: " + " \\\n  ".join([source, *map(str, seen)]) + "\n")
+    if depfile:
+        Path(depfile).write_text(f"{output}: " + " \\\n  ".join([source, *map(str, seen)]) + "\n")
     if "-E" in argv:
         return 0
     with Path(defines["FAKE_LOG"]).open("a") as log:
