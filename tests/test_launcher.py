@@ -64,7 +64,7 @@ def test_kernels_are_launched_and_host_shims_are_not(tmp_path):
     for line in lines:
         words = line.split()
         assert words[0] == str(tmp_path / "clang")
-        assert words[-1] == "-c"
+        assert "-c" in words
         assert "-dependency-file" not in words
         assert "--cuda-device-only" in words
 
@@ -85,7 +85,7 @@ def test_only_the_words_for_the_dependency_file_go(tmp_path):
     argv = compile_command(make_toolchain(tmp_path), "device").argv
     behind = launched(argv, ("ccache",))
     assert behind[0] == "ccache"
-    assert behind[-1] == "-c"
+    assert "-c" in behind
     assert "{depfile}" not in behind
     left = [w for w in argv if w not in behind]
     assert set(left) == {"-Xclang", "-dependency-file", "{depfile}", "-MT", "-sys-header-deps"}

@@ -104,8 +104,8 @@ def launched(argv: tuple[str, ...], launcher: tuple[str, ...]) -> tuple[str, ...
     """
     words = list(argv)
     start = words.index(_DEPENDENCIES[1]) - 1
-    del words[start : start + len(_DEPENDENCIES)]
-    return (*launcher, *words, "-c")
+    words[start : start + len(_DEPENDENCIES)] = ["-c"]
+    return (*launcher, *words)
 
 
 def _include_words(toolchain: Toolchain) -> tuple[str, ...]:
