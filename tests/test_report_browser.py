@@ -98,6 +98,10 @@ def test_the_first_screen_says_how_long_what_blocks_and_what_helps(
     assert text(browser, "a-what") == GEMM1
     first = browser.run("return document.querySelector('#a-help li').textContent")
     assert first == f"{GEMM1} twice as fast49.1 ssaves 5.80 s"
+    jobs = "return [...document.querySelectorAll('#sims tr')].map(r => r.textContent)"
+    assert browser.run(jobs) == [
+        *("1317.5", "2163.2", "490.3", "854.9", "9 (this build)54.9"),
+    ]
     below = "return document.getElementById('chart').getBoundingClientRect().bottom"
     assert browser.run(below) < 900
     assert quiet(browser, page)

@@ -29,14 +29,21 @@
   const f = R.efficiency, b = R.bounds, sims = Object.entries(b.simulated_s), notes = R.notes.map((n) => "Note: " + n);
   for (const [k, v] of [["wall time", sec(R.wall_s)],
     [R.guessed ? "critical path (estimated)" : "critical path", sec(R.critical_path_s)],
-    ["all work", sec(f.busy_s)], ["commands at one time", f.average_jobs.toFixed(1) + " of " + f.jobs],
+    ["all work", sec(f.busy_s)], ["commands at once", f.average_jobs.toFixed(1) + " of " + f.jobs],
     ["jobs in use", (f.efficiency * 100).toFixed(0) + " %"], ["one command alone", sec(f.alone_s)],
     ["no less than", sec(b.lower_bound_s)]]) {
     const d = node("div"); d.append(node("dt", k), node("dd", v)); $("facts").append(d);
   }
   for (const s of R.savings) notes.unshift("Without " + s.label + " the build would take " + sec(s.without_s)
     + ", with it twice as fast " + sec(s.half_s) + ".");
-  if (sims.length) notes.unshift("Simulated: " + sims.map(([n, s]) => n + (n === "1" ? " job " : " jobs ") + sec(s)).join(", ") + ".");
+  const longest = Math.max(1e-9, ...sims.map(([, s]) => s));
+  $("s-jobs").hidden = !sims.length;
+  $("sims").append(...sims.map(([n, s]) => {
+    const tr = node("tr"), drawn = node("td", undefined, "text"), bar = node("i", undefined, +n === f.jobs ? "lit" : "");
+    bar.style.width = s / longest * 100 + "%"; drawn.setAttribute("aria-hidden", "true"); drawn.append(bar);
+    tr.append(node("td", n + (+n === f.jobs ? " (this build)" : "")), node("td", s.toFixed(1)), drawn);
+    return tr;
+  }));
   for (const [why, n] of Object.entries(R.skipped_lines)) notes.push(n + " lines of the log skipped: " + why);
   if (R.unfinished) notes.push(R.unfinished + " commands of build.ninja never finished in any logged run.");
   $("notes").append(...notes.map((n) => node("li", n)));
