@@ -268,7 +268,7 @@ class Sweeper:
 
         def publish(compiled: Compiled) -> None:
             _, task, inputs = jobs[compiled.job.key]
-            self._publish(task, inputs, compiled, task.toolchain.id, {})
+            self._publish(task, inputs, compiled, self._toolchain.id, {})
             hit = self._store.lookup(compiled.job.key)
             if isinstance(hit, Hit):
                 found[task.kernel.recipe.identity] = hit.paths[BITCODE_OUTPUT]
@@ -284,7 +284,7 @@ class Sweeper:
         for task, bitcode in ready:
             names = {"@bitcode": str(bitcode), "@output": "{output}"}
             argv = tuple(names.get(w, w) for w in back_argv(task.toolchain, self._arch))
-            label = f"{task.label} {self._arch} {task.flags}"
+            label = " ".join((task.label, self._arch, *task.flags.options))
             jobs.append(self._job(task.key, label, task, task.kernel.recipe.output_name, argv))
         done: dict[str, _Done] = {}
 

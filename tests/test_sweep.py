@@ -66,11 +66,16 @@ def test_a_row_stands_under_the_key_of_a_whole_compile_with_its_flags(tmp_path) 
     rows = sweeper(tmp_path).sweep([kernel], [FlagSet(()), MISCHED])
     store = Store(tmp_path / "store")
     toolchain = make_toolchain(tmp_path)
+    labels = []
     for row in rows:
+        hit = store.lookup(row.key)
+        assert isinstance(hit, Hit)
+        labels.append(hit.record.label)
         changed = with_flags(toolchain, row.flags)
         assert Resolver(store, changed, "gfx950").resolve(kernel.recipe).key == row.key
-    # So what was swept with the product's own flags is what prebuild finds.
-    assert isinstance(store.lookup(rows[0].key), Hit)
+    # So what was swept with the product's own flags is what prebuild finds, and it looks so.
+    own = f"{kernel.instance.short} {kernel.variant} gfx950"
+    assert labels == [own, f"{own} -enable-misched=0"]
 
 
 def test_bitcode_has_a_key_of_its_own_in_which_back_end_flags_are_not(tmp_path) -> None:
@@ -82,6 +87,9 @@ def test_bitcode_has_a_key_of_its_own_in_which_back_end_flags_are_not(tmp_path) 
     assert [o.name for o in record.outputs] == ["headers.json", BITCODE_OUTPUT]  # type: ignore[union-attr]
     assert "-mllvm" not in record.inputs["flags"]  # type: ignore[union-attr]
     assert "-disable-llvm-passes" in record.inputs["flags"]  # type: ignore[union-attr]
+    assert "clang" in record.inputs["parts"]  # type: ignore[union-attr]
+    assert "host-runtime" not in record.inputs["parts"]  # type: ignore[union-attr]
+    assert record.toolchain == make_toolchain(tmp_path).id  # type: ignore[union-attr]
     # A change of the front end's flags is another bitcode.
     sweeper(tmp_path, flags=("-DCODE",)).sweep([kernel], [MISCHED])
     assert len([r for r in store.records() if r.inputs["kind"] == "bitcode"]) == 2  # type: ignore[union-attr]

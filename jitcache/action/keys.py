@@ -37,7 +37,7 @@ def action_inputs(
     """The canonical record of an action's inputs.
 
     Args:
-        kind: `device` or `host-shim`.
+        kind: `device`, `host-shim`, or `bitcode` (half a device compile: jitcache/sweep.py).
         source: digest of the translation unit's text.
         headers: digest of the header listing (`headers.listing`).
         command: flags and include order.
@@ -55,7 +55,7 @@ def action_inputs(
         "parts": {
             p.name: p.digest
             for p in toolchain.parts
-            if p.digest and not (p.host_only and kind == "device")
+            if p.digest and not (p.host_only and kind != "host-shim")
         },
         "target": arch,
         "salt": salt,
