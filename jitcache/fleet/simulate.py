@@ -20,11 +20,15 @@ from jitcache.fleet.balance import bound_ms
 Mode = Literal["shares", "leases"]
 Limit = Literal["longest action", "work", "bandwidth", "requests", "start-up"]
 
-REQUESTS: dict[Mode, int] = {"shares": 5, "leases": 10}
-"""Requests to a bucket for one action. Pushing: two questions for the record, two blobs, the
-record. With leases besides: the lease, its end, and the three lists before it is claimed."""
-BEATS_PER_S = 4 / 60
+REQUESTS: dict[Mode, int] = {"shares": 5, "leases": 7}
+"""Requests to a bucket for one action. Two questions for the record, two blobs and the record
+(counted); with leases besides: the lease and its end. A registry takes twice as many."""
+
+_LISTS = 4
+_BEATS_PER_S = 4 / 60
 """Heartbeats of one worker with leases that expire after a minute."""
+_LOOKS_PER_S = 1 / 15
+"""How often an idle worker reads the lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +107,16 @@ def simulate(expected_ms: Sequence[int], workers: int, mode: Mode, around: Surro
     moving_ms = round(count * around.result_bytes / around.bandwidth * 1000)
     asking_ms = round(requests / around.requests_per_s * 1000)
     makespan_ms = around.start_ms + max(compiling_ms, moving_ms, asking_ms)
-    beats = BEATS_PER_S * min(workers, count) if mode == "leases" else 0.0
+    steady = 0.0
+    if mode == "leases":
+        idle = max(0, workers - count)
+        # Every worker reads the lists when it starts, and when its own share is done.
+        requests += 2 * _LISTS * workers
+        steady = workers * _BEATS_PER_S + idle * _LISTS * _LOOKS_PER_S
     return Outcome(
         makespan_ms=makespan_ms,
         bound_ms=bound_ms(real_ms, workers),
-        requests_per_s=requests * 1000 / makespan_ms + beats,
+        requests_per_s=requests * 1000 / makespan_ms + steady,
         bytes_per_s=count * around.result_bytes * 1000 / makespan_ms,
         limit=_limit(real_ms, workers, compiling_ms, moving_ms, asking_ms, around.start_ms),
     )
