@@ -216,6 +216,12 @@ def test_the_comparison_shows_what_each_change_did(browser: Browser, tmp_path: P
         *("\u221225.726", "\u221225.726", "\u221225.726"),
     ]
     assert "that the simulation doesn't explain" in text(browser, "c-parts")
+    kinds = "return [...document.querySelectorAll('#c-both .strip')].map(s =>"
+    kinds += " [s.querySelectorAll('.k0').length, s.querySelectorAll('.k1').length])"
+    assert browser.run(kinds) == [[9, 1], [9, 1]]
+    widths = "return [...document.querySelectorAll('#c-both .k1')].map(b => b.offsetWidth)"
+    before, after = browser.run(widths)
+    assert after / before == pytest.approx(54.274 / 80, rel=0.02)
     marked = "return document.querySelectorAll(\"[aria-label='on the critical path']\").length"
     assert browser.run(marked) == 1
     assert browser.run("return document.querySelectorAll('#c-rows tr').length") == 1

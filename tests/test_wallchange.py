@@ -169,7 +169,7 @@ def test_the_command_names_effects_and_remainder(tmp_path: Path) -> None:
     text = CliRunner().invoke(command, args).stdout
     assert "-20.000  -20.000  -20.000" in text
     assert (
-        "of the wall's -21.000 s: -20.000 s by the commands above, "
+        "of the wall's -21.000 s: -20.000 s by the commands listed, "
         "-1.000 s that the simulation doesn't explain" in text
     )
     found = json.loads(CliRunner().invoke(command, [*args, "--json"]).stdout)["comparison"]

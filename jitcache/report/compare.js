@@ -7,6 +7,23 @@
   $("c-head").textContent = "Wall " + sec(C.wall_before_s) + " \u2192 " + sec(C.wall_after_s) + ratio
     + ", critical path " + sec(C.path_before_s) + " \u2192 " + sec(C.path_after_s);
   $("c-parts").textContent = C.explanation[0].toUpperCase() + C.explanation.slice(1) + ".";
+  const span = Math.max(C.wall_before_s, C.wall_after_s, 1e-3);
+  for (const [name, bars] of [["before", C.before], ["after", C.after]]) {
+    const rows = bars.reduce((n, b) => Math.max(n, b[3] + 1), 1), h = Math.max(2, Math.min(18, Math.floor(160 / rows)));
+    const strip = node("div", undefined, "strip");
+    strip.style.height = rows * h + 2 + "px";
+    strip.append(...bars.map(([label, start, time, lane, kind]) => {
+      const bar = node("i", h >= 14 && time > span / 20 ? label : "", "k" + kind), style = bar.style;
+      style.left = start / span * 100 + "%"; style.width = "calc(" + time / span * 100 + "% - 1px)";
+      style.top = lane * h + "px"; style.height = h - 1 + "px"; style.lineHeight = h - 1 + "px";
+      if (!bar.textContent) style.padding = "0";
+      bar.title = label + ": " + sec(time);
+      return bar;
+    }));
+    $("c-both").append(node("span", name, "soft"), strip);
+  }
+  $("c-both").setAttribute("aria-label", "Both builds' timelines on one scale: " + C.before.length + " commands in "
+    + sec(C.wall_before_s) + " before, " + C.after.length + " in " + sec(C.wall_after_s) + " after. The table below tells the changes.");
   const num = (v, none) => v === null ? none : v.toFixed(3), list = C.changes.slice(0, 2000);
   const most = Math.max(1e-9, ...list.map((c) => Math.abs(c.effect ? c.effect.wall_s : 0)));
   const toned = (v) => node("td", v === null ? "" : signed(v), v === null ? "" : v < -5e-4 ? "better" : v > 5e-4 ? "worse" : "");

@@ -33,6 +33,7 @@ class BaseEdge(msgspec.Struct, frozen=True):
     output: str
     duration_s: _Seconds
     label: str = ""
+    start_s: _Seconds = 0.0
 
 
 class BaseJobs(msgspec.Struct, frozen=True):
@@ -80,6 +81,7 @@ class Comparison:
 
     Attributes:
         explained: what the change of the wall time is made of.
+        base_edges: the earlier build's commands, by the outputs that the later one has.
     """
 
     wall_before_s: float
@@ -88,6 +90,7 @@ class Comparison:
     path_after_s: float
     changes: tuple[Change, ...]
     explained: WallChange | NotExplained
+    base_edges: tuple[BaseEdge, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values in a stable order."""
@@ -95,6 +98,7 @@ class Comparison:
         for row, change in zip(value["changes"], self.changes, strict=True):
             row["delta_s"] = round(change.delta_s, 6)
         value["explained"].pop("effects", None)
+        del value["base_edges"]
         return value
 
 
@@ -175,6 +179,7 @@ def compare(base: Base, report: Report) -> Comparison:
         report.critical_path_s,
         tuple(noticeable),
         explained,
+        tuple(base.edges),
     )
 
 
@@ -245,7 +250,7 @@ def explanation(comparison: Comparison) -> str:
     if isinstance(e, NotExplained):
         return f"what each change did to the wall time isn't known: {e.reason}"
     own = sum(k.effect.wall_s for k in c.changes if k.effect)
-    parts = [f"{own:+.3f} s by the commands above"]
+    parts = [f"{own:+.3f} s by the commands listed"]
     if e.others_count:
         parts.append(f"{e.others.wall_s:+.3f} s by {e.others_count} others")
     if e.jobs.wall_s:

@@ -7,16 +7,17 @@ one JSON value that its script reads, so names from a build can't become markup.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
 from jitcache.buildlog.tutime import PHASES, Frame, pruned
 from jitcache.report.advice import advise
-from jitcache.report.compare import Comparison, explanation
+from jitcache.report.compare import BaseEdge, Comparison, explanation
 from jitcache.report.dependencies import direct
 from jitcache.report.insidetu import InsideTus
-from jitcache.report.model import Report
+from jitcache.report.model import Edge, Report
 from jitcache.report.text import verdict
 from jitcache.report.trace import lanes
 
@@ -24,6 +25,8 @@ _SCRIPTS = ("page.js", "timeline.js", "commands.js", "compare.js", "flame.js")
 _NAMED = 5
 """How many commands that another waits for are named."""
 _LISTED = 60
+_BARS = 1500
+"""Bars of each build in the comparison, longest first; shorter ones would not be seen."""
 _SMALLEST = 0.001
 """Frames below this share of a translation unit are brought together."""
 
@@ -69,10 +72,27 @@ def page_data(
         value["edges"].append(row)
     value["verdict"] = verdict(report)
     value["advice"] = asdict(advise(report))
-    value["comparison"] = None
-    if comparison is not None:
-        value["comparison"] = {**comparison.to_json(), "explanation": explanation(comparison)}
+    value["comparison"] = _comparison(comparison, report) if comparison else None
     value["inside"] = _inside(inside) if inside else None
+    return value
+
+
+def _comparison(comparison: Comparison, report: Report) -> dict[str, Any]:
+    """The comparison, and both builds' bars: label, start, time, row, what became of it."""
+    changed = {c.output for c in comparison.changes}
+    before, after = comparison.base_edges, report.edges
+    mine, theirs = {e.output for e in after}, {e.output for e in before}
+
+    def bars(edges: Iterable[Edge] | Iterable[BaseEdge], others: set[str]) -> list[list[Any]]:
+        rows: list[list[Any]] = []
+        for lane, e in lanes(edges):
+            kind = 2 if e.output not in others else int(e.output in changed)
+            rows.append([e.label or e.output, e.start_s, e.duration_s, lane, kind])
+        return sorted(rows, key=lambda row: -row[2])[:_BARS]
+
+    value = comparison.to_json()
+    value["explanation"] = explanation(comparison)
+    value["before"], value["after"] = bars(before, mine), bars(after, theirs)
     return value
 
 

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import heapq
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeVar
 
 from jitcache.report.model import Edge, Report
 
 
-def lanes(edges: list[Edge]) -> list[tuple[int, Edge]]:
+class Placed(Protocol):
+    """A command with its place in time."""
+
+    @property
+    def output(self) -> str:
+        """Names it."""
+
+    @property
+    def label(self) -> str:
+        """Its name for people, or ""."""
+
+    @property
+    def start_s(self) -> float:
+        """When it began."""
+
+    @property
+    def duration_s(self) -> float:
+        """How long it took."""
+
+
+P = TypeVar("P", bound=Placed)
+
+
+def lanes(edges: Iterable[P]) -> list[tuple[int, P]]:
     """A worker for each command: the lowest that is free when it starts.
 
     ninja doesn't log which job ran what; this draws as few rows as commands ran at once.
@@ -29,7 +53,7 @@ def lanes(edges: list[Edge]) -> list[tuple[int, Edge]]:
             lane = count
             count += 1
         found.append((lane, e))
-        heapq.heappush(busy, (e.end_s, lane))
+        heapq.heappush(busy, (e.start_s + e.duration_s, lane))
     return found
 
 
