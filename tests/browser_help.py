@@ -28,6 +28,7 @@ class Browser:
         options = {
             "args": [
                 *("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+                "--disable-dev-shm-usage",
                 f"--window-size={width},{height}",
             ]
         }

@@ -67,6 +67,7 @@ WHOLE = (
     event("Frontend", 600, 100),
     event("SROAPass", 720, 60),
     event("Optimizer", 710, 90),
+    event("RunPass", 810, 20, "AMDGPU DAG->DAG Pattern Instruction Selection"),
     event("CodeGenPasses", 800, 40),
     event("Backend", 700, 150),
     event("ExecuteCompiler", 0, 900),
@@ -110,6 +111,8 @@ def test_templates_are_counted_without_arguments_and_recursion_once() -> None:
     assert (f.count, f.total_us, f.self_us) == (2, 100, 100)
     sroa = time.activities[("optimiser", "SROAPass")]
     assert (sroa.count, sroa.self_us) == (1, 60)
+    selection = time.activities[("back end", "AMDGPU DAG->DAG Pattern Instruction Selection")]
+    assert selection.self_us == 20
     instantiated = time.activities[("instantiation", "InstantiateFunction")]
     assert (instantiated.count, instantiated.total_us) == (2, 100)
 

@@ -49,6 +49,7 @@ _PHASE_OF: dict[str, Phase] = {
     "Optimizer": "optimiser",
     "CodeGenPasses": "back end",
 }
+_LEGACY_PASS = "RunPass"  # of the legacy pass manager; its detail names the pass
 _TEMPLATES = ("InstantiateClass", "InstantiateFunction")
 _PLACE = re.compile(r" at [^()]*/(?=[^/()]+\))")
 _ANGLE = re.compile(r"operator\s*(?:<=>|<<=?|>>=?|<=|>=|->\*?|<|>)|->|[<>]")
@@ -107,7 +108,7 @@ class TuTime:
         phases: self time by phase; sums up to `total_us`.
         templates: by name without arguments.
         headers: by path; the file that is compiled is among them only where clang says so.
-        activities: self time by phase and name of the span (optimiser passes, for one).
+        activities: by phase and name of the span (LLVM's passes, for one).
         flame: root of the merged spans; its total is `total_us`.
     """
 
@@ -225,11 +226,12 @@ def _spans(roots: list[Span], found: TuTime) -> None:
             parsed = True
         found.phases[phase] += span.self_us
         what = template_name(span.detail) if span.detail else ""
-        _count(found.activities, (phase, span.name), span.name in above, span)
+        doing = span.detail if span.name == _LEGACY_PASS and span.detail else span.name
+        _count(found.activities, (phase, doing), doing in above, span)
         if span.name in _TEMPLATES and what:
             _count(found.templates, what, what in above, span)
             above |= {what}
-        above |= {span.name}
+        above |= {doing}
         name = f"{span.name}: {what}" if what else span.name
         frame = parent.children.setdefault(f"{phase}\n{name}", Frame(name, phase))
         frame.count += 1
