@@ -166,13 +166,17 @@ def test_a_graph_of_another_build_is_left_aside(tmp_path: Path) -> None:
 def test_damage_and_unfinished_commands_are_told(tmp_path: Path) -> None:
     where = small(tmp_path, "v7-truncated.log")
     with (where / "build.ninja").open("a") as f:
-        f.write("build never: work in1\n")
+        f.write("build nobodys: work in1\nbuild never: work in1\ndefault never\n")
     value = run_json(where)
     assert value["skipped_lines"] == {"cut off at the end of the file": 1}
     assert value["unfinished"] == 1
     text = run_cli(where).stdout
     assert "skipped 1 lines of the log: cut off at the end of the file" in text
     assert "1 commands of build.ninja never finished" in text
+    with (where / "build.ninja").open("a") as f:
+        f.write("build names: phony || b$:c\nbuild b$:c: work in1\n")
+        f.write("target = names\ndefault  $target prog\n")
+    assert run_json(where)["unfinished"] == 2
 
 
 def test_fewer_jobs_than_ran_are_questioned(tmp_path: Path) -> None:

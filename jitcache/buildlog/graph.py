@@ -62,6 +62,7 @@ class Graph:
         producer: index of the edge that makes a file, by path.
         pools: how many commands of a pool may run at once, by name.
         builddir: where `.ninja_log` is, relative to the build directory; "" for there.
+        defaults: what its `default` statements name.
         notes: sentences a reader of the report must know.
     """
 
@@ -69,7 +70,23 @@ class Graph:
     producer: dict[str, int] = field(default_factory=dict)
     pools: dict[str, int] = field(default_factory=lambda: {"console": 1})
     builddir: str = ""
+    defaults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def needed(self) -> set[int]:
+        """Indices of the edges that ninja runs where no target is named."""
+        if not self.defaults:
+            return set(range(len(self.edges)))
+        stack = [self.producer[name] for name in self.defaults if name in self.producer]
+        found = set(stack)
+        while stack:
+            edge = self.edges[stack.pop()]
+            for name in (*edge.inputs, *edge.order_only):
+                index = self.producer.get(name)
+                if index is not None and index not in found:
+                    found.add(index)
+                    stack.append(index)
+        return found
 
 
 def read_graph(path: Path) -> Graph:
@@ -206,7 +223,8 @@ class _Parser:
             self.file(path, here, inner, depth + 1)
             self.where = here
         elif word == "default" and not rest.startswith("="):
-            return
+            names = [t for t in _TOKEN.findall(rest) if t[0] != " "]
+            self.graph.defaults += [canonical(self.expand(t, scope.value)) for t in names]
         elif block:
             raise self.error("indented lines below a statement that takes none")
         else:

@@ -49,7 +49,7 @@ _PHASE_OF: dict[str, Phase] = {
     "Optimizer": "optimiser",
     "CodeGenPasses": "back end",
 }
-_LEGACY_PASS = "RunPass"  # of the legacy pass manager; its detail names the pass
+_LEGACY = "RunPass"  # of the legacy pass manager; its detail names the pass
 _TEMPLATES = ("InstantiateClass", "InstantiateFunction")
 _PLACE = re.compile(r" at [^()]*/(?=[^/()]+\))")
 _ANGLE = re.compile(r"operator\s*(?:<=>|<<=?|>>=?|<=|>=|->\*?|<|>)|->|[<>]")
@@ -226,7 +226,7 @@ def _spans(roots: list[Span], found: TuTime) -> None:
             parsed = True
         found.phases[phase] += span.self_us
         what = template_name(span.detail) if span.detail else ""
-        doing = span.detail if span.name == _LEGACY_PASS and span.detail else span.name
+        doing = span.detail if span.name == _LEGACY and span.detail else span.name
         _count(found.activities, (phase, doing), doing in above, span)
         if span.name in _TEMPLATES and what:
             _count(found.templates, what, what in above, span)

@@ -183,9 +183,8 @@ def _report(
     unfinished = 0
     if build.graph is not None and not network.guessed:
         done = {e.output for r in build.log.runs for e in r.entries}
-        unfinished = sum(
-            not e.phony and not done.intersection(e.outputs) for e in build.graph.edges
-        )
+        wanted = (build.graph.edges[i] for i in build.graph.needed())
+        unfinished = sum(not e.phony and not done.intersection(e.outputs) for e in wanted)
     return Report(
         directory=str(build.directory),
         log_version=build.log.version,
