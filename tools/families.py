@@ -108,9 +108,7 @@ def paired_run(pair: Pair, torch: Path) -> dict[str, object]:
         (work / recipe.source_name).write_text(recipe.render())
         names = {"{source}": recipe.source_name, "{output}": "ours.co", "{depfile}": "d"}
         argv = [names.get(w, w) for w in compile_command(toolchain, "device").argv]
-        allocator = find_allocator(wished(None, os.environ), toolchain.compiler)
-        env = clean_environment(os.environ, directory) | dict(allocator.env)
-        our_wall, our_cpu = measure(argv, work, env)
+        our_wall, our_cpu = measure(argv, work, our_environment(toolchain, directory))
         unbundle(toolchain, theirs, work / "stock.co", pair.arch)
         identity = subprocess.run(
             [sys.executable, TOOLS / "identity", work / "ours.co", work / "stock.co"],
@@ -126,6 +124,12 @@ def paired_run(pair: Pair, torch: Path) -> dict[str, object]:
         "identity": re.sub(r"\s*\(.*", "", identity.stdout.strip().splitlines()[0]),
         "same": identity.returncode == 0,
     }
+
+
+def our_environment(toolchain: Toolchain, directory: str) -> dict[str, str]:
+    """What `prebuild` runs compilers in: clean, and with an allocator where there is one."""
+    allocator = find_allocator(wished(None, os.environ), toolchain.compiler)
+    return clean_environment(os.environ, directory) | dict(allocator.env)
 
 
 def unbundle(toolchain: Toolchain, obj: Path, output: Path, arch: str) -> None:
