@@ -206,6 +206,14 @@ def test_options_that_make_no_sense_alone_or_together(args: tuple[str, ...]) -> 
 # ---- trace -----------------------------------------------------------------------------
 
 
+def test_a_worker_takes_the_next_command_in_the_same_millisecond(tmp_path: Path) -> None:
+    # 0.001 + 88.971 is more than 88.972 as floats.
+    log = "# ninja log v5\n1\t88972\t1\ta\t1\n88972\t150009\t1\tb\t2\n150009\t150100\t1\tc\t3\n"
+    (tmp_path / ".ninja_log").write_text(log)
+    report = report_run(read_build(tmp_path), -1)
+    assert {lane for lane, _ in lanes(report.edges)} == {0}
+
+
 def test_no_two_commands_of_a_worker_overlap() -> None:
     for report in (aiter_report(), report_run(read_build(SMALL / "v7-two-runs.log"), 1)):
         by_lane: dict[int, list[tuple[float, float]]] = {}

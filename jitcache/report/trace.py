@@ -9,6 +9,10 @@ from typing import Any, Protocol, TypeVar
 from jitcache.report.model import Edge, Report
 
 
+_ROUNDING_S = 1e-6
+"""Logs have whole milliseconds; a sum of two such floats can be off by far less than this."""
+
+
 class Placed(Protocol):
     """A command with its place in time."""
 
@@ -45,7 +49,7 @@ def lanes(edges: Iterable[P]) -> list[tuple[int, P]]:
     found = []
     count = 0
     for e in sorted(edges, key=lambda e: (e.start_s, -e.duration_s, e.output)):
-        while busy and busy[0][0] <= e.start_s:
+        while busy and busy[0][0] <= e.start_s + _ROUNDING_S:
             heapq.heappush(free, heapq.heappop(busy)[1])
         if free:
             lane = heapq.heappop(free)
