@@ -1,12 +1,14 @@
 """The `jitcache` command with a fake toolchain: `python -m tests.fleet_driver PLACE WORD...`.
 
-`FLEET_SLEEP`, `FLEET_FAIL` and `FLEET_COMPILER` steer the fake compiler of this process.
+`FLEET_SLEEP`, `FLEET_FAIL` and `FLEET_COMPILER` steer the fake compiler of this process,
+`FLEET_CLOCK` sets its clock wrong by so many seconds.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 from jitcache.toolchain.model import Toolchain
@@ -34,5 +36,7 @@ def install(place: Path) -> None:
 if __name__ == "__main__":
     from jitcache.cli.main import main
 
+    right, wrong = time.time, float(os.environ.get("FLEET_CLOCK", "0"))
+    time.time = lambda: right() + wrong
     install(Path(sys.argv[1]))
     main(sys.argv[2:])

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from jitcache.action.resolve import Resolver
 from jitcache.build.durations import Durations
-from jitcache.errors import InputError, UsageError
+from jitcache.errors import ExitCode, InputError, UsageError
 from jitcache.fleet.balance import bound_ms, shares
 from jitcache.fleet.model import FleetPlan, PlannedAction
-from jitcache.fleet.planfile import dump_plan, parse_plan, plan_id
+from jitcache.fleet.planfile import dump_plan, load_plan, parse_plan, plan_id
 from jitcache.fleet.planning import Planner
 from jitcache.fleet.recipes import keys_of, works_of
 from jitcache.fleet.shard import Shard, parse_shard, shard_of
@@ -21,7 +21,7 @@ from jitcache.manifest.load import load_manifest, shipped_names
 from jitcache.plan.planner import plan
 from jitcache.store.store import Store
 from tests.fake_toolchain import make_toolchain
-from tests.fleet_help import ACTIONS, MANIFESTS
+from tests.fleet_help import ACTIONS, MANIFESTS, Fleet
 
 
 def make(place, names=MANIFESTS, *, block_m=(32,), salt="", tokens=None) -> FleetPlan:
@@ -212,3 +212,16 @@ def test_variables_that_contradict_are_refused(environ, said):
 def test_what_is_no_share_is_refused(text):
     with pytest.raises(UsageError):
         parse_shard(text)
+
+
+def test_one_plan_holds_several_architectures_and_names_no_lock_twice(tmp_path):
+    fleet = Fleet(tmp_path)
+    words = ("plan", "qwen3-235b-a22b-bf16-tp4", "--block-m", "32", "-o", str(fleet.plan))
+    told = fleet.run(*words, "--arch", "gfx942", "--arch", "gfx950", "--json")
+    assert sorted(told["toolchains"]) == ["gfx942", "gfx950"]
+    planned = load_plan(fleet.plan)
+    assert told["plan"] == plan_id(planned)
+    assert [d.arch for d in planned.deployments] == ["gfx942", "gfx950"]
+    assert {a.arch for a in planned.actions} == {"gfx942", "gfx950"}
+    said = fleet.run(*words, "qwen3-235b-a22b-bf16-tp4", code=ExitCode.INPUT)
+    assert "would have the same lock file" in said

@@ -220,6 +220,20 @@ def test_a_full_disk_is_exit_6_and_what_was_published_stays(fleet):
     assert fleet.gather(store="w2")["missing"] == []
 
 
+def test_workers_whose_clocks_are_hours_apart_do_not_disturb_each_other(fleet):
+    words = ("--lease", str(fleet.place / "leases"), "--lease-expiry", "2")
+    workers = [
+        fleet.start_worker(*words, store=f"w{i}", FLEET_SLEEP="0.2", FLEET_CLOCK=off)
+        for i, off in enumerate(("-3600", "3600"))
+    ]
+    ends = [finish(w) for w in workers]
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert sum(t["built"] for _, t, _ in ends) == fleet.compiled() == ACTIONS
+    created = [r.created for i in (0, 1) for r in Store(fleet.place / f"w{i}").records()]
+    assert max(created) - min(created) > 7000
+    assert fleet.gather(store="w-gather")["missing"] == []
+
+
 def test_without_a_share_or_leases_the_worker_asks(fleet):
     said = fleet.worker(code=ExitCode.USAGE, store="w0")
     assert "which share is this worker's?" in said
