@@ -148,7 +148,8 @@ def test_real_launchers_give_the_same_bytes_and_hit(tmp_path, name):
         argv = [sys.executable, "-m", "jitcache", "prebuild", "kimi-k2.5-mxfp4-tp2"]
         argv += ["--block-m", "32", "--pack", "off", "--json"]
         argv += [w for word in words for w in ("--launcher", word)]
-        subprocess.run(argv, env=env, check=True, capture_output=True)
+        done = subprocess.run(argv, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
         records = [r for r in Store(tmp_path / store).records() if r.target == "gfx950"]
         digests.append({r.key: [o.digest for o in r.outputs] for r in records})
     if name == "sccache":
