@@ -8,7 +8,6 @@ from typing import Any, Protocol, TypeVar
 
 from jitcache.report.model import Edge, Report
 
-
 _ROUNDING_S = 1e-6
 """Logs have whole milliseconds; a sum of two such floats can be off by far less than this."""
 
