@@ -14,7 +14,7 @@ LLVM = ["clang-22", "lld-22", "llvm-22", "libamdhip64-dev", "rocm-device-libs"]
 ALL = [*LLVM, "libmimalloc2.0"]
 SERVERS = [
     *("docker-registry", "skopeo", "umoci", "nginx-light", "libnginx-mod-http-dav-ext"),
-    *("apache2-utils", "openssl", "zstd"),
+    *("apache2-utils", "openssl", "zstd", "slurm-wlm", "munge", "ccache"),
 ]
 BROWSER = ["chromium", "chromium-driver"]
 
