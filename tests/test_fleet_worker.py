@@ -225,6 +225,11 @@ def test_a_full_disk_is_exit_6_and_what_was_published_stays(fleet):
     finally:
         subprocess.run(["umount", "-l", place], check=True)
     # Whatever it held is free: nobody waits for an expiry.
+    board = next((fleet.place / "leases").glob("*/lease")).parent
+    taken = {p.name for p in (board / "lease").iterdir()}
+    settled = {f"{p.name}.0" for p in board.glob("done/*")}
+    settled |= {p.name.removesuffix(".released") for p in board.glob("end/*")}
+    assert taken == settled
     told = fleet.worker("--lease", str(fleet.place / "leases"), store="w1")
     assert told["built"] + told["elsewhere"] + told["fetched"] == ACTIONS
     assert fleet.gather(store="w2")["missing"] == []
