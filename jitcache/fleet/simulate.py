@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jitcache.fleet.balance import bound_ms
+from jitcache.fleet.balance import bound_ms, split
 
 Mode = Literal["shares", "leases"]
 Limit = Literal["longest action", "work", "bandwidth", "requests", "start-up"]
@@ -80,14 +80,14 @@ def schedule_ms(
 ) -> int:
     """Time until the last worker is through, longest expected first."""
     order = sorted(range(len(expected_ms)), key=lambda i: -expected_ms[i])
-    heap = [(0, w) for w in range(workers)]
+    real = [real_ms[i] for i in order]
+    if mode == "shares":
+        # Who builds what is fixed by what was expected.
+        parts = split([expected_ms[i] for i in order], workers)
+        return max(sum(real[i] for i in part) for part in parts)
     ends = [0] * workers
-    for i in order:
-        load, worker = heap[0]
-        ends[worker] += real_ms[i]
-        # Shares are fixed by what was expected; with leases, the one who is free comes next.
-        added = expected_ms[i] if mode == "shares" else real_ms[i]
-        heapq.heapreplace(heap, (load + added, worker))
+    for cost in real:
+        heapq.heapreplace(ends, ends[0] + cost)
     return max(ends)
 
 
