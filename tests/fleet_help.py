@@ -33,10 +33,12 @@ class Fleet:
     Attributes:
         place: toolchain, plan, remote and stores.
         env: variables of every process.
+        actions: of the plan, once there is one.
     """
 
     place: Path
     env: dict[str, str] = field(default_factory=dict)
+    actions: int = 0
 
     def __post_init__(self) -> None:
         (self.place / "remote").mkdir(exist_ok=True)
@@ -87,10 +89,11 @@ class Fleet:
         return json.loads(out.getvalue()) if not code and out.getvalue() else err.getvalue()
 
     def make_plan(self, *manifests: str) -> None:
-        self.run(
-            *("plan", *(manifests or MANIFESTS), "--block-m", "32", "--arch", "gfx950"),
+        told = self.run(
+            *("plan", *manifests, "--block-m", "32", "--arch", "gfx950"),
             *("--scope", "inter-dim", "-o", str(self.plan), "--json"),
         )
+        self.actions = told["actions"]
 
     def worker(self, *words: str, **how: Any) -> Any:
         return self.run("worker", "--plan", str(self.plan), "-j", "1", "--json", *words, **how)
