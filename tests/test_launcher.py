@@ -108,6 +108,7 @@ def test_the_user_s_cache_is_found_and_the_user_s_sloppiness_is_not(tmp_path):
     assert found.words == (str(script),)
     assert env["CCACHE_DIR"] == "/cache"
     assert env["CCACHE_CONFIGPATH"] == "/dev/null"
+    assert env["CCACHE_NOHASHDIR"] == "1"
     assert not {"CCACHE_SLOPPINESS", "CCACHE_IGNOREOPTIONS", "AWS_SECRET_ACCESS_KEY"} & set(env)
 
 
@@ -123,6 +124,14 @@ def test_a_launcher_is_told_of_every_part_of_the_toolchain(tmp_path, name, varia
         for c in ("compiler-1", "compiler-2")
     }
     assert len(told) == 2
+
+
+def test_sccache_s_server_is_started_outside_of_the_run(tmp_path):
+    script = launcher_script(tmp_path, "sccache")
+    script.write_text(f'#!/bin/sh\necho "$* $TMPDIR" >> {tmp_path}/launched\n')
+    environ = {"PATH": str(script.parent), "TMPDIR": "/tmp"}
+    find_launcher("sccache", make_toolchain(tmp_path), environ)
+    assert (tmp_path / "launched").read_text() == "--start-server /tmp\n"
 
 
 def test_a_launcher_that_is_not_there_is_named(tmp_path):

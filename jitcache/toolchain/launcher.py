@@ -40,7 +40,7 @@ class Launcher:
 
 
 def find_launcher(name: str | None, toolchain: Toolchain, environ: Mapping[str, str]) -> Launcher:
-    """The launcher to compile with.
+    """The launcher to compile with; the server of `sccache` runs afterwards.
 
     Args:
         name: one of `LAUNCHERS`; none, where it is None.
@@ -68,10 +68,25 @@ def find_launcher(name: str | None, toolchain: Toolchain, environ: Mapping[str, 
     if name == "ccache":
         # No configuration file of the user: `sloppiness` there would be ours.
         passed |= {"CCACHE_COMPILERCHECK": f"string:{identity}", "CCACHE_CONFIGPATH": "/dev/null"}
+        # ccache takes a word of ours that begins with -g for debug information, which would
+        # hold the working directory. There is none, and each run has a directory of its own.
+        passed["CCACHE_NOHASHDIR"] = "1"
         passed |= {} if "CCACHE_DIR" in passed else _default_ccache(environ)
     else:
         passed["SCCACHE_C_CUSTOM_CACHE_BUSTER"] = identity
+        _start_server(path, environ)
     return Launcher((path,), tuple(passed.items()))
+
+
+def _start_server(path: str, environ: Mapping[str, str]) -> None:
+    """Start sccache's server, unless it runs: from a run directory it can't be.
+
+    It tells its starter that it is ready by a socket below TMPDIR, and those of our runs are
+    longer than a socket's path may be.
+    """
+    import subprocess
+
+    subprocess.run([path, "--start-server"], env=dict(environ), capture_output=True, check=False)
 
 
 def _default_ccache(environ: Mapping[str, str]) -> dict[str, str]:
