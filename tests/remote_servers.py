@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.server
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -151,6 +153,14 @@ http {{ access_log off; client_body_temp_path {place}/body; client_max_body_size
 
 
 @contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """One process at a time: weed also listens on two ports that can't be chosen."""
+    with Path(tempfile.gettempdir(), f"jitcache-tests-{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def s3(place: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """An S3 server with a bucket; the URL of a remote in it, and the environment it needs."""
     obstore = pytest.importorskip("obstore")
@@ -174,7 +184,7 @@ def s3(place: Path) -> Iterator[tuple[str, dict[str, str]]]:
         "AWS_SECRET_ACCESS_KEY": "ciwritersecret",
         "AWS_REGION": "us-east-1",
     }
-    with running(words, ports["s3"], place / "weed.log"):
+    with _alone("weed"), running(words, ports["s3"], place / "weed.log"):
         bucket = obstore.store.S3Store(
             "jit",
             endpoint=variables["AWS_ENDPOINT_URL"],
