@@ -1,10 +1,14 @@
-"""AITER's real loader and ops on our modules, where JITCACHE_TEST_AITER names AITER trees."""
+"""AITER's real loader and ops on our modules: the installed wheel's, or those of other trees.
+
+JITCACHE_TEST_AITER names the trees, with colons between them.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -17,9 +21,15 @@ from jitcache.store.store import Store
 from tests import runtime_help as help_
 from tests.test_runtime_stages import BLOCK_M, BOTH, INTER, KINDS, spec_of
 
-ROOTS = [r for r in os.environ.get("JITCACHE_TEST_AITER", "").split(":") if r]
+INSTALLED = sysconfig.get_paths()["purelib"]
+ROOTS = os.environ.get("JITCACHE_TEST_AITER", INSTALLED).split(":")
 
-pytestmark = pytest.mark.skipif(not ROOTS, reason="JITCACHE_TEST_AITER names no AITER tree")
+pytestmark = [
+    pytest.mark.aiter,
+    pytest.mark.skipif(
+        not all(Path(root, "aiter").is_dir() for root in ROOTS), reason="there is no AITER"
+    ),
+]
 
 
 @pytest.fixture
