@@ -30,6 +30,7 @@ from jitcache.toolchain.model import Toolchain
 if TYPE_CHECKING:
     from jitcache.build.durations import Durations, Features
     from jitcache.build.model import Compiled, CompileJob, Event
+    from jitcache.plan.model import Plan
     from jitcache.store.locks import Acquired, Busy
 
 HEADERS_OUTPUT = "headers.json"
@@ -135,6 +136,7 @@ class Prebuilder:
         launcher: words before the compiler's command line (`jitcache.toolchain.launcher`).
         on_built: told of every action that we compiled, once it is published.
         pack: whether kernels may share a front end where that makes the build shorter.
+        plan: what the actions are for, which a run directory records for `jitcache report`.
     """
 
     def __init__(
@@ -154,6 +156,7 @@ class Prebuilder:
         launcher: tuple[str, ...] = (),
         on_built: Callable[[ActionRecord], None] = lambda _: None,
         pack: bool = False,
+        plan: Plan | None = None,
     ) -> None:
         self._store = store
         self._toolchain = toolchain
@@ -169,6 +172,7 @@ class Prebuilder:
         self._launcher = launcher
         self._on_built = on_built
         self._pack = pack
+        self._plan = plan
 
     def build(self, actions: Sequence[Action]) -> Built:
         """Have every action in the store, or know why not.
@@ -289,6 +293,7 @@ class Prebuilder:
         self._on_start(jobs, parallel)
         directory = new_run_directory(runs)
         built.run_directory = directory
+        self._describe(directory, ours, members, known)
 
         def take(event: Event) -> None:
             if isinstance(event, Finished):
@@ -299,7 +304,7 @@ class Prebuilder:
                     held.pop(action.key).release()
                 if len(parts) == 1:
                     sample = durations.sample_of(
-                        self._features(action), compiled.usage, int(time.time())
+                        self._features(action.resolved.recipe), compiled.usage, int(time.time())
                     )
                     durations.append(learned, [sample])
             self._on_event(event)
@@ -332,16 +337,36 @@ class Prebuilder:
         )
         return set(ours) - {job.key for o in again for job in members[o.job.key]}
 
-    def _features(self, action: Action) -> Features:
+    def _describe(
+        self,
+        directory: Path,
+        ours: dict[str, Action],
+        members: dict[str, list[CompileJob]],
+        known: Durations,
+    ) -> None:
+        if self._plan is None:
+            return
+        from jitcache.build.action import action_id
+        from jitcache.build.runplan import run_plan, write_plan
+
+        described = run_plan(
+            self._plan,
+            {a.resolved.recipe.identity: key for key, a in ours.items()},
+            {action_id(key): [job.key for job in jobs] for key, jobs in members.items()},
+            lambda recipe: known.estimate(self._features(recipe)),
+        )
+        write_plan(directory, described)
+
+    def _features(self, recipe: Recipe) -> Features:
         from jitcache.build.durations import features_of
 
-        return features_of(action.resolved.recipe, self._arch, self._toolchain.compiler_name)
+        return features_of(recipe, self._arch, self._toolchain.compiler_name)
 
     def _job(self, action: Action, known: Durations) -> CompileJob:
         from jitcache.build.model import CompileJob
 
         recipe = action.resolved.recipe
-        expected = known.estimate(self._features(action))
+        expected = known.estimate(self._features(recipe))
         return CompileJob(
             key=action.key,
             label=f"{action.label} {self._arch}",
@@ -409,10 +434,25 @@ class Prebuilder:
         )
         built.records[action.key] = self._store.put(record, files)
         built.built += 1
+        self._keep_facts(record, recipe.output_name, built.run_directory)
         # What was published needs no second copy on the disk.
         compiled.output.unlink(missing_ok=True)
         header_file.unlink(missing_ok=True)
         self._on_built(built.records[action.key])
+
+    def _keep_facts(
+        self, record: ActionRecord, output_name: str, run_directory: Path | None
+    ) -> None:
+        """For `jitcache report`, which finds no output in the run directory any more."""
+        if self._plan is None or run_directory is None:
+            return
+        from jitcache.build.runplan import Facts, append_facts
+
+        size = next(o.size for o in record.outputs if o.name == output_name)
+        known = record.facts
+        kernels = tuple(known.get("kernels", ()))
+        facts = Facts(record.key, size, known["cpu_ms"], known["peak_rss"], kernels)
+        append_facts(run_directory, facts)
 
 
 class Keyed(Protocol):

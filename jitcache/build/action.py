@@ -52,6 +52,11 @@ class Action:
     needs_depfile: bool
 
 
+def action_id(key: str) -> str:
+    """What names a job's directory, events and edge: the first digits of its key."""
+    return key.removeprefix("sha256:")[:_ID_DIGITS]
+
+
 def action_of(job: CompileJob) -> Action:
     """Lay one job out.
 
@@ -59,7 +64,7 @@ def action_of(job: CompileJob) -> Action:
         ValueError: a file name, word or variable that can't stand in a build file; these
             come from our own code, so it is a bug.
     """
-    ident = job.key.removeprefix("sha256:")[:_ID_DIGITS]
+    ident = action_id(job.key)
     if not re.fullmatch(r"[0-9a-f]{16}", ident):
         raise ValueError(f"{job.key!r} is not an action key")
     names = (job.source_name, job.output_name, DEPFILE, DIAGNOSTICS)

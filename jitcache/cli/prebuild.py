@@ -211,6 +211,7 @@ def _one(
         ),
         launcher=found.words,
         pack=pack == "auto",
+        plan=planned,
     )
     try:
         built = builder.build(_distinct(actions.values()))

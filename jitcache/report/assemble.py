@@ -22,6 +22,7 @@ from jitcache.buildlog.network import Network, guess, join
 from jitcache.buildlog.schedule import Order, lower_bound, ninja_order, simulate, what_if
 from jitcache.errors import InputError
 from jitcache.report.dependencies import nodes
+from jitcache.report.kernels import KernelTerms, bound, named_terms, planned_terms
 from jitcache.report.model import (
     Bounds,
     ChainLink,
@@ -185,6 +186,7 @@ def _report(
         done = {e.output for r in build.log.runs for e in r.entries}
         wanted = (build.graph.edges[i] for i in build.graph.needed())
         unfinished = sum(not e.phony and not done.intersection(e.outputs) for e in wanted)
+    edges = _edges(network, path, labels, build)
     return Report(
         directory=str(build.directory),
         log_version=build.log.version,
@@ -196,7 +198,7 @@ def _report(
         wall_s=wall / 1000,
         critical_path_s=path.length_ms / 1000,
         critical_path=[network.commands[i].output for i in path.path],
-        edges=_edges(network, path, labels, build),
+        edges=edges,
         chain=[
             ChainLink(
                 network.commands[k.index].output,
@@ -231,7 +233,22 @@ def _report(
         pools={name: n for name, n in network.pools.items() if n > 0},
         notes=notes,
         skipped_lines=dict(build.log.skipped),
+        kernels=_kernels(build, edges, network, path),
     )
+
+
+def _kernels(
+    build: BuildFiles, edges: list[Edge], network: Network, path: CriticalPath
+) -> KernelTerms | None:
+    outputs = [e.output for e in edges]
+    if build.plan is not None:
+        terms = planned_terms(build.plan, build.facts, outputs)
+    else:
+        terms = named_terms(outputs, build.size_of)
+    if terms is not None and not network.guessed:
+        critical = [(e.output, e.label, e.duration_s) for e in edges if e.on_critical_path]
+        terms.bound = bound(terms, critical, path.length_ms / 1000)
+    return terms
 
 
 def _labels(network: Network) -> dict[int, str]:

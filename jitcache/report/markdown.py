@@ -14,6 +14,8 @@ from jitcache.report.compare import (
     explanation,
 )
 from jitcache.report.gate import Gate
+from jitcache.report.kernels import KernelTerms
+from jitcache.report.kerneltext import HEADER, heading, saved_text, unit_cells, used_columns
 from jitcache.report.model import Report
 from jitcache.report.text import shortened, verdict
 from jitcache.text import seconds
@@ -37,6 +39,8 @@ def render(
         top: rows of each table; 0 for all.
     """
     parts = [f"**Build:** {escape(verdict(report))}"]
+    if report.kernels is not None and report.kernels.bound:
+        parts.append(f"{escape(report.kernels.bound)}.")
     if gates:
         parts.append(
             "\n".join(f"- {'kept' if g.ok else '**FAILED**'}: {escape(g.text)}" for g in gates)
@@ -63,8 +67,27 @@ def render(
     if rest:
         total = seconds(sum(e.duration_s for e in rest))
         parts.append(f"{len(rest)} more commands, {total} together.")
+    if report.kernels is not None:
+        parts += _kernels(report.kernels, top)
     parts += [f"Note: {escape(n)}" for n in report.notes]
     return "\n\n".join(parts)
+
+
+def _kernels(terms: KernelTerms, top: int) -> list[str]:
+    """The units in kernel terms, and what pruning saved."""
+    rows = [unit_cells(u) for u in (terms.units[:top] if top else terms.units)]
+    used = used_columns(rows)
+    # The label has the tile already.
+    used.remove(HEADER.index("tile"))
+    parts = []
+    # Names and families alone tell nothing that the commands don't.
+    if len(used) > 2:
+        cells = [[escape(row[i]) for i in used] for row in rows]
+        parts.append(f"**{escape(heading(terms))}**")
+        parts.append(markdown_table([HEADER[i] for i in used], cells))
+    if saved := saved_text(terms):
+        parts.append(f"{escape(saved)}.")
+    return parts
 
 
 def escape(text: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jitcache.report.dependencies import Node
+from jitcache.report.kernels import KernelTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,7 @@ class Report:
     pools: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     skipped_lines: dict[str, int] = field(default_factory=dict)
+    kernels: KernelTerms | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values in a stable order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jitcache.build.runplan import Facts, RunPlan, read_facts, read_plan
 from jitcache.buildlog.graph import Graph, read_graph
 from jitcache.buildlog.log import NinjaLog, read_log
 from jitcache.errors import InputError
@@ -39,6 +40,8 @@ class BuildFiles:
         graph: what depends on what; None without a usable build.ninja.
         costs: by output; empty for builds that aren't jitcache's.
         notes: sentences a reader of the report must know.
+        plan: what the run is for; None for builds that aren't jitcache's.
+        facts: of what that run published, by action key.
     """
 
     directory: Path
@@ -46,6 +49,15 @@ class BuildFiles:
     graph: Graph | None
     costs: dict[str, Cost] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    plan: RunPlan | None = None
+    facts: dict[str, Facts] = field(default_factory=dict)
+
+    def size_of(self, output: str) -> int | None:
+        """Bytes of an output that is still there."""
+        try:
+            return (self.directory / output).stat().st_size
+        except (OSError, ValueError):
+            return None
 
 
 def default_build_dir() -> Path:
@@ -97,7 +109,9 @@ def read_build(path: Path) -> BuildFiles:
         log_file = directory / (graph.builddir if graph else "") / LOG
     log = read_log(log_file)
     notes += log.notes
-    return BuildFiles(directory, log, graph, _costs(directory, graph), notes)
+    plan = read_plan(directory)
+    facts = read_facts(directory) if plan else {}
+    return BuildFiles(directory, log, graph, _costs(directory, graph), notes, plan, facts)
 
 
 def _costs(directory: Path, graph: Graph | None) -> dict[str, Cost]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jitcache.buildlog.kernelnames import printable
+from jitcache.report import kerneltext
 from jitcache.report.model import Edge, Report
 from jitcache.text import seconds, size, table
 
@@ -60,7 +61,10 @@ def render(report: Report, *, top: int = 20) -> str:
         report: what to show.
         top: rows of the table; 0 for all.
     """
+    terms = report.kernels
     parts = [verdict(report), _origin(report), _edges(report, top)]
+    if terms is not None:
+        parts.append(kerneltext.render(report, terms, top=top))
     if any(k.reason in ("slot", "pool") or k.gap_s >= 0.1 for k in report.chain):
         parts.append(_chain(report))
     parts += [_efficiency(report), _bounds(report), _remarks(report)]
