@@ -19,6 +19,7 @@ from typing import Any
 
 from jitcache.build.model import EdgeUsage
 from jitcache.codegen.native import Recipe
+from jitcache.errors import StoreError
 
 _FILE = "samples.jsonl"
 _KEEP = 8
@@ -178,7 +179,11 @@ class Durations:
     def estimate(self, wanted: Features) -> Estimate:
         """Cost and memory: measured where possible, else from the nearest that was.
 
-        Memory is the largest of what was measured, cost the median.
+        Memory is the largest of what was measured, cost the median. The order of a build,
+        its ETA and packs, and the shares of a fleet all ask here: there is no other model.
+
+        Args:
+            wanted: what is to be compiled, from `features_of`.
         """
         exact = self._by_features.get(wanted)
         if exact:
@@ -281,17 +286,28 @@ def append(directory: Path, samples: Iterable[Sample]) -> None:
 
     They only help later builds: where they can't be written, this one doesn't fail.
     """
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(StoreError):
+        add(directory, samples)
+
+
+def add(directory: Path, samples: Iterable[Sample]) -> None:
+    """As `append`, for who has been asked to.
+
+    Raises:
+        StoreError: they can't be written.
+    """
+    path = directory / _FILE
+    try:
         directory.mkdir(parents=True, exist_ok=True)
-        fd = os.open(
-            directory / _FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
-        )
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             for sample in samples:
                 # The newline first ends what a full disk may have cut off.
                 os.write(fd, b"\n" + _line_of(sample))
         finally:
             os.close(fd)
+    except OSError as e:
+        raise StoreError(f"can't be written: {e.strerror or e}", where=str(path)) from e
 
 
 def parse_line(line: bytes) -> Sample | None:

@@ -34,6 +34,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_", "Take prebuilt code objects into the store."),
     "find": ("find", "Look imported code objects up by the columns of their tables."),
     "report": ("report", "Show the critical path of a build."),
+    "durations": ("durations", "Show, export or merge what compiles have cost."),
     "push": ("push", "Sign what a lock file names, and push it to a remote."),
     "pull": ("pull", "Fetch what a lock file names, and check every claim."),
     "remote": ("remote", "List remotes, or prove them end to end."),
