@@ -145,11 +145,15 @@ extern "C" __attribute__((visibility("default"))) int fill(int* out)
 
 
 @pytest.fixture(scope="module")
-def toolchain(tmp_path_factory: pytest.TempPathFactory) -> Toolchain:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def toolchain_for(arch: str, cache: Path) -> Toolchain:
     from jitcache.toolchain.find import find_toolchain
 
     try:
-        found = find_toolchain("gfx950", cache_dir=tmp_path_factory.mktemp("cache"))
+        found = find_toolchain(arch, cache_dir=cache)
     except JitcacheError as e:
         pytest.skip(f"no toolchain: {e.what}")
     if found.no_shortcuts:
@@ -168,8 +172,8 @@ def compile_with(argv: tuple[str, ...], text: str, place: Path, more: str) -> Pa
 
 
 @pytest.mark.compile
-def test_they_compute_what_ck_computes(toolchain: Toolchain, tmp_path: Path) -> None:
-    argv = compile_command(toolchain, "host-shim").argv
+def test_they_compute_what_ck_computes(cache: Path, tmp_path: Path) -> None:
+    argv = compile_command(toolchain_for("gfx950", cache), "host-shim").argv
     found = []
     for name, word in (("ck", "-UJITCACHE_CK_SHORTCUTS"), ("ours", shortcuts.MACRO)):
         library = ctypes.CDLL(str(compile_with(argv, _VALUES, tmp_path / name, word)))
@@ -179,16 +183,28 @@ def test_they_compute_what_ck_computes(toolchain: Toolchain, tmp_path: Path) -> 
     assert found[0] == found[1]
 
 
+# One cheap kernel of each family; docs/compile-time.md says how many were compared.
+KERNELS = """
+gfx950 gemm1_64x32x32x128_1x1_MulABScaleShuffled_v3 Quant3 1_silu_FP4X2_FP4X2_F16
+gfx950 gemm1_256x32x128x128_1x4_MulABScale_v3 Quant3 1_silu_FP4X2_FP4X2_F16
+gfx942 gemm2_256x32x64x64_1x4_TypeCast_v1 Quant0 0_B16_B16_F16
+gfx942 gemm2_64x16x64x64_1x1_MulABScaleExpertWeight_v1 Quant0 0_F8_F8_F16
+gfx950 gemm2_128x16x128x128_1x2_MulABScaleExpertWeightA8W8blkscale_v1 Quant4 0_F8_F8_F16
+gfx942 gemm1_256x32x64x128_1x4_MulABScaleWint4_v1 Quant0 1_silu_F8_I4_F16
+""".strip().splitlines()
+
+
 @pytest.mark.compile
-def test_a_kernel_has_the_same_bytes_with_and_without(toolchain: Toolchain, tmp_path: Path) -> None:
-    name = (
-        "moe_ck2stages_gemm1_64x32x32x128_1x1_MulABScaleShuffled_v3_Nswizzle0_Quant3_"
-        "MulRoutedWeight0_silu_FP4X2_FP4X2_B16"
-    )
-    instance = catalog.find(name, catalog.parse_name(name).module(act="silu"), "gfx950")
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.split("_v")[0])
+def test_a_kernel_has_the_same_bytes_with_and_without(
+    kernel: str, cache: Path, tmp_path: Path
+) -> None:
+    arch, tile, quant, types = kernel.split()
+    name = f"moe_ck2stages_{tile}_Nswizzle0_{quant}_MulRoutedWeight{types}"
+    instance = catalog.find(name, catalog.parse_name(name).module(act="silu"), arch)
     assert instance is not None
-    text = native.device_recipe(instance, (variant_for(instance, 7168),), "gfx950").render()
-    argv = compile_command(toolchain, "device").argv
+    text = native.device_recipe(instance, (variant_for(instance, 7168),), arch).render()
+    argv = compile_command(toolchain_for(arch, cache), "device").argv
     with_them = compile_with(argv, text, tmp_path / "with", shortcuts.MACRO)
     without = compile_with(argv, text, tmp_path / "without", "-UJITCACHE_CK_SHORTCUTS")
     assert with_them.read_bytes() == without.read_bytes()

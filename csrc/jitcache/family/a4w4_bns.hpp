@@ -5,6 +5,8 @@
 // csrc/ck_gemm_moe_2stages_codegen/gemm_moe_ck2stages_common_mxfp4_bns.cuh.
 #pragma once
 
+#include "jitcache/shortcuts/begin.hpp"
+
 #include "jitcache/op/mx.hpp"
 
 #include "ck/tensor_operation/gpu/device/impl/device_moe_mx_gemm_bns.hpp"
@@ -44,3 +46,5 @@ using Op = MxLaunch<I, typename Parameters<I>::Device>;
     JITCACHE_KERNEL(kernel_moe_mxgemm, HOT, TAIL, jitcache::a4w4_bns::Op<INSTANCE>)
 #define JITCACHE_KERNEL_V3(INSTANCE, HOT, TAIL) \
     JITCACHE_KERNEL(kernel_moe_mxgemm, HOT, TAIL, jitcache::a4w4_bns::Op<INSTANCE>)
+
+#include "jitcache/shortcuts/end.hpp"
