@@ -77,12 +77,18 @@ def generate(csrc: Path, directory: Path, arch: str, words: list[str]) -> list[P
 
 
 def source_of(sources: list[Path], instance: catalog.Instance) -> Path:
-    """The instance file of an instance, whatever AITER of that age calls its operation."""
+    """The instance file of an instance, whatever AITER of that age calls its operation.
+
+    Raises:
+        LookupError: this AITER has no such tile.
+    """
     tile = instance.tile
     stem = f"gemm{instance.stage}_{tile.block_size}x{tile.m}x{tile.n}x{tile.k}_"
     version = f"_v{tile.pipeline}_"
-    (source,) = [s for s in sources if stem in s.name and version in s.name]
-    return source
+    for source in sources:
+        if stem in source.name and version in source.name:
+            return source
+    raise LookupError(f"this AITER has no instance {instance.short}")
 
 
 def command(
