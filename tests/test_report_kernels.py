@@ -99,8 +99,15 @@ def test_needs_are_the_rows_that_dispatch_to_a_kernel() -> None:
             seen += wanted
     # Each row runs one kernel of either stage.
     assert sorted(seen) == sorted(2 * [r.tokens for r in planned.rows])
-    assert [r.tokens for r in needs.of_module(name)] == [(16, 64, 4096)]
-    assert needs.of_module("another") == ()
+    assert needs.of_kernel("another", BIG.name, ALL[0]) == ()
+
+
+def test_a_shim_serves_the_rows_of_its_planned_kernels_only() -> None:
+    manifest = load_manifest("kimi-k2.5-mxfp4-tp2")
+    narrow = plan(manifest, target=manifest.targets[0], tokens=(4, 4096), block_m=(128,))
+    assert {r.tokens for r in narrow.rows} == {4, 4096}
+    shim = next(u for u in described(narrow).units if not u.stage)
+    assert shim.rows == (Rows("moe", (4096,)),)
 
 
 def test_rows_are_brought_together_by_layer() -> None:

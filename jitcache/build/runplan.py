@@ -181,7 +181,10 @@ def _units(
         if key := keys.get(module.shim.identity):
             expected = estimate(module.shim)
             family = module.kernels[0].instance.family
-            rows = needs.of_module(module.name)
+            # Of its kernels here: another row of the module may run one that isn't planned.
+            rows = merged(
+                needs.of_kernel(module.name, k.instance.name, k.variant) for k in module.kernels
+            )
             add(
                 Unit(
                     key,

@@ -32,21 +32,15 @@ class Needs:
 
     def __init__(self, plan: Plan) -> None:
         self._kernels: dict[tuple[str, str, Variant], list[tuple[str, int]]] = defaultdict(list)
-        self._modules: dict[str, list[tuple[str, int]]] = defaultdict(list)
         for row in plan.rows:
             for stage in row.stages:
                 if stage.variant is not None:
                     call = (row.layer, row.tokens)
                     self._kernels[stage.module, stage.kernel, stage.variant].append(call)
-                    self._modules[stage.module].append(call)
 
     def of_kernel(self, module: str, instance: str, variant: Variant) -> tuple[Rows, ...]:
         """The rows that run one device kernel, layer by layer."""
         return grouped(self._kernels.get((module, instance, variant), ()))
-
-    def of_module(self, module: str) -> tuple[Rows, ...]:
-        """The rows that run any kernel of a module."""
-        return grouped(self._modules.get(module, ()))
 
 
 def grouped(calls: Iterable[tuple[str, int]]) -> tuple[Rows, ...]:
