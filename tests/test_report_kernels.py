@@ -34,6 +34,7 @@ from jitcache.prebuild import Prebuilder, actions_of
 from jitcache.report.assemble import report_run
 from jitcache.report.kernels import Need, rows_text
 from jitcache.report.markdown import render as render_markdown
+from jitcache.report.page import page_data
 from jitcache.report.source import read_build
 from jitcache.report.text import render
 from jitcache.store.store import Store
@@ -210,6 +211,18 @@ def test_the_json_has_everything(built: Path) -> None:
         "scratch",
     }
     assert value["left_out"][0]["why"]
+
+
+def test_the_page_has_the_table(built: Path) -> None:
+    report = report_run(read_build(built), -1)
+    table = page_data(report)["kernels"]
+    assert table["columns"][:2] == ["kernel", "family"]
+    assert table["columns"][-1] == "rows that need it"
+    assert len(table["align"]) == len(table["columns"])
+    assert {len(row) for row in table["rows"]} == {len(table["columns"])}
+    assert report.kernels is not None
+    assert table["bound"] == report.kernels.bound != ""
+    assert table["left_out"]
 
 
 def test_stock_objects_are_told_by_their_names(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jitcache.report.kernels import KernelTerms, UnitCost, rows_text
 from jitcache.text import seconds, size
@@ -28,6 +28,9 @@ HEADER = (
 )
 RIGHT = "lllrrrrrrrrl"
 """Alignment of the columns."""
+
+_LISTED = 20
+"""Of what was left out, how much the page lists."""
 
 
 def unit_cells(unit: UnitCost) -> list[str]:
@@ -117,3 +120,18 @@ def render(report: Report, terms: KernelTerms, *, top: int) -> str:
     if saved := saved_text(terms):
         parts += [saved, *(f"   {line}" for line in left_out_lines(terms, min(top, 5)))]
     return "\n".join(p for p in parts if p)
+
+
+def page_table(terms: KernelTerms) -> dict[str, Any]:
+    """The section of the page, as its script reads it."""
+    rows = [unit_cells(u) for u in terms.units]
+    used = used_columns(rows)
+    return {
+        "heading": heading(terms),
+        "bound": terms.bound,
+        "columns": [HEADER[i] for i in used],
+        "align": "".join(RIGHT[i] for i in used),
+        "rows": [[row[i] for i in used] for row in rows],
+        "saved": saved_text(terms),
+        "left_out": left_out_lines(terms, _LISTED),
+    }

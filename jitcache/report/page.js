@@ -47,8 +47,8 @@ function theme(dark) {
   if (!R.advice.helps.length)
     $("a-help").append(node("li", "Nothing that was simulated saves 2 % of the time."));
   for (const [id, name] of [["s-time", "Timeline"], ["s-table", "Commands"],
-    ["s-compare", "Comparison"], ["s-inside", "Inside units"], ["s-more", "Bounds and notes"]]) {
-    if ((id === "s-compare" && !R.comparison) || (id === "s-inside" && !R.inside)) continue;
+    ["s-kernels", "Kernels"], ["s-compare", "Comparison"], ["s-inside", "Inside units"], ["s-more", "Bounds and notes"]]) {
+    if ((id === "s-kernels" && !R.kernels) || (id === "s-compare" && !R.comparison) || (id === "s-inside" && !R.inside)) continue;
     const link = node("a", name), li = node("li");
     link.href = "#" + id;
     li.append(link);

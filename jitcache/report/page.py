@@ -13,6 +13,7 @@ from importlib import resources
 from typing import Any
 
 from jitcache.buildlog.tutime import PHASES, Frame, pruned
+from jitcache.report import kerneltext
 from jitcache.report.advice import advise
 from jitcache.report.compare import BaseEdge, Comparison, explanation
 from jitcache.report.dependencies import direct
@@ -21,7 +22,7 @@ from jitcache.report.model import Edge, Report
 from jitcache.report.text import verdict
 from jitcache.report.trace import lanes
 
-_SCRIPTS = ("page.js", "timeline.js", "commands.js", "compare.js", "flame.js")
+_SCRIPTS = ("page.js", "timeline.js", "commands.js", "kernels.js", "compare.js", "flame.js")
 _NAMED = 5
 """How many commands that another waits for are named."""
 _LISTED = 60
@@ -74,6 +75,7 @@ def page_data(
     value["advice"] = asdict(advise(report))
     value["comparison"] = _comparison(comparison, report) if comparison else None
     value["inside"] = _inside(inside) if inside else None
+    value["kernels"] = kerneltext.page_table(report.kernels) if report.kernels else None
     return value
 
 
