@@ -20,7 +20,7 @@ from jitcache.errors import JitcacheError
 GOOD = "0\t1000\t0\ta.o\tab\n1000\t3000\t0\tb.o\tcd\n"
 HEADER = "# ninja log v7\n"
 _MEMORY = """
-import resource, sys
+import sys
 from jitcache.errors import JitcacheError
 from jitcache.report.source import read_build
 from pathlib import Path
@@ -28,7 +28,8 @@ try:
     print(len(read_build(Path(sys.argv[1])).log.runs))
 except JitcacheError as e:
     print(e)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not ru_maxrss, which a process has from the one that started it.
+print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])
 """
 
 
