@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jitcache.jsonread import ShapeError
 from jitcache.remote.chain import Guarded
@@ -41,16 +41,40 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class Obtained:
+    """A remote gave it and it is believed; nothing of it is kept yet.
+
+    Attributes:
+        envelope: the record and its signatures.
+        remote: where it came from.
+        blobs: the outputs' bytes, by name.
+    """
+
+    envelope: Envelope
+    remote: str
+    blobs: dict[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class NotFetched:
     """No remote has it, or none that is believed.
 
     Attributes:
         key: the action key.
         reasons: (remote, why), for those that said more than that they don't have it.
+        refused: the remotes among them that gave something which isn't believed.
     """
 
     key: str
     reasons: tuple[tuple[str, str], ...] = ()
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """What a remote gave isn't believed, and why."""
+
+    why: str
 
 
 class Fetcher:
@@ -81,49 +105,73 @@ class Fetcher:
         Raises:
             StoreError: the local store can't be written.
         """
+        got = self.obtain(key, outputs)
+        if isinstance(got, NotFetched):
+            return got
+        kept = self.keep(got)
+        return Fetched(kept, got.remote, sum(o.size for o in got.envelope.record.outputs))
+
+    def obtain(self, key: str, outputs: tuple[Output, ...] = ()) -> Obtained | NotFetched:
+        """As `fetch`, but into memory: the local store is left alone."""
         reasons = []
+        refused = []
         for remote in self._remotes:
             told = remote.down is not None
             got = self._from(remote, key, outputs)
-            if isinstance(got, Fetched):
+            if isinstance(got, Obtained):
                 return got
+            if isinstance(got, _Refused):
+                refused.append(remote.name)
+                got = got.why
             # That a remote is left out is said once, not for every action.
             if got is not None and not told:
                 reasons.append((remote.name, got))
-        return NotFetched(key, tuple(reasons))
+        return NotFetched(key, tuple(reasons), tuple(refused))
 
-    def _from(self, remote: Guarded, key: str, outputs: tuple[Output, ...]) -> Fetched | str | None:
-        got = remote.get_record(key)
-        if isinstance(got, Absent):
-            return None
-        if isinstance(got, Failed):
-            return got.detail
-        try:
-            envelope = unpack(got.data)
-        except ShapeError as e:
-            return f"the record is damaged: {e}"
-        refusal = self._refusal(envelope, key, outputs, signed=remote.signed)
-        if refusal is not None:
-            return f"the record is refused: {refusal}"
-        record = envelope.record
+    def keep(self, got: Obtained) -> ActionRecord:
+        """Put what was obtained into the local store; the record that it now holds.
+
+        Raises:
+            StoreError: the local store can't be written.
+        """
+        record = got.envelope.record
         # In the store's own place: a server may have no other that it can write to.
         staging = self._store.layout.bucket(Bucket.TMP)
         with contextlib.ExitStack() as stack, durable.explained("keep what was fetched", staging):
             files = {}
             durable.make_dir(staging)
-            for output in record.outputs:
-                blob = remote.get_blob(output.digest, output.size)
-                if isinstance(blob, Absent):
-                    return f"it has the record, but not {output.name} ({output.digest[:19]})"
-                if isinstance(blob, Failed):
-                    return blob.detail
-                temp = durable.write_temp(staging, blob.data, 0o600, durable=False)
-                stack.callback(durable.discard, temp)
-                files[output.name] = temp
+            for name, data in got.blobs.items():
+                files[name] = durable.write_temp(staging, data, 0o600, durable=False)
+                stack.callback(durable.discard, files[name])
             kept = self._store.put(record, files)
         if kept == record:
-            beside.keep(self._store.layout.signatures(key), envelope.signatures)
-        return Fetched(kept, remote.name, sum(o.size for o in record.outputs))
+            beside.keep(self._store.layout.signatures(record.key), got.envelope.signatures)
+        return kept
+
+    def _from(
+        self, remote: Guarded, key: str, outputs: tuple[Output, ...]
+    ) -> Obtained | _Refused | str | None:
+        got = remote.get_record(key)
+        if isinstance(got, Absent):
+            return None
+        if isinstance(got, Failed):
+            return _failure(got)
+        try:
+            envelope = unpack(got.data)
+        except ShapeError as e:
+            return _Refused(f"the record is damaged: {e}")
+        refusal = self._refusal(envelope, key, outputs, signed=remote.signed)
+        if refusal is not None:
+            return _Refused(f"the record is refused: {refusal}")
+        blobs = {}
+        for output in envelope.record.outputs:
+            blob = remote.get_blob(output.digest, output.size)
+            if isinstance(blob, Absent):
+                return f"it has the record, but not {output.name} ({output.digest[:19]})"
+            if isinstance(blob, Failed):
+                return _failure(blob)
+            blobs[output.name] = blob.data
+        return Obtained(envelope, remote.name, blobs)
 
     def _refusal(
         self,
@@ -141,3 +189,7 @@ class Fetcher:
         if not set(outputs) <= set(record.outputs):
             return "its outputs are not those that the lock file names"
         return self._trust.refusal(envelope, signed=signed) or problem(record)
+
+
+def _failure(failed: Failed) -> _Refused | str:
+    return _Refused(failed.detail) if failed.kind == "damaged" else failed.detail

@@ -1,7 +1,7 @@
 """`jitcache.load`: from a lock file, a manifest or a module's name to a loaded module.
 
 A machine that serves has no compiler and no CK, so it can't compute an action key: the lock
-says which objects to take, and the store or a seed gives them (docs/design.md, D5).
+says which objects to take, and the store, a seed or a remote gives them.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from jitcache import digest
 from jitcache.errors import BuildError, DamagedError, ForbiddenError, InputError
-from jitcache.lockfile import Lock, LockedAction, LockedModule, load_lock
-from jitcache.runtime.module import Loaded, Module
+from jitcache.lockfile import Lock, LockedModule, load_lock
+from jitcache.runtime.module import Module
+from jitcache.runtime.objects import Loaded, Objects
 from jitcache.runtime.policy import POLICY_VARIABLE, Refusal, RefusedError, jit_policy
 from jitcache.runtime.shim import Shim
 from jitcache.store.layout import Bucket, Layout, seed_roots
-from jitcache.store.model import Hit
 from jitcache.store.store import Store
 
 _SUFFIX = ".lock.json"
@@ -38,11 +38,13 @@ def load(
         what: path of a lock file, name of a manifest, or AITER's name of a module.
         module: which module, where the lock holds several.
         arch: which architecture, where there are locks of several.
-        store: where objects are; the user's store with its seeds by default.
+        store: where objects are; the user's store with its seeds by default. What it lacks,
+            the configured remotes are asked for.
 
     Raises:
-        InputError: there is no such lock, or `what` fits several.
-        RefusedError: an object is missing, damaged, or not what the lock names.
+        InputError: there is no such lock, `what` fits several, or something is missing and
+            the configuration of remotes is malformed.
+        RefusedError: an object is missing, damaged, not believed, or not what the lock names.
         ForbiddenError: nothing is built, and `JITCACHE_JIT` forbids to build it.
         BuildError: it was tried to build it, and that failed.
     """
@@ -88,34 +90,38 @@ def pick(lock: Lock, name: str | None) -> LockedModule:
 
 
 def open_module(
-    lock: Lock, locked: LockedModule, store: Store, *, built: tuple[str, ...] = ()
+    lock: Lock,
+    locked: LockedModule,
+    store: Store,
+    *,
+    built: tuple[str, ...] = (),
+    remotes: bool = True,
 ) -> Module:
     """Read and verify all that a module needs.
 
+    Args:
+        lock: the lock.
+        locked: the module of it.
+        store: where objects are.
+        built: what was built for it, as sentences.
+        remotes: whether the configured remotes are asked for what the store lacks.
+
     Raises:
         RefusedError: with every refusal, not only the first.
+        InputError: something is missing, and the configuration of remotes is malformed.
     """
     begin = time.perf_counter()
-    refusals: list[Refusal] = []
-    objects: dict[str, Loaded] = {}
+    source = Objects(store, lock.arch, remotes=remotes)
     actions = {v.action.key: v.action for i in locked.instances for v in i.variants}
-    for action in actions.values():
-        got = _fetch(action, store)
-        if isinstance(got, Refusal):
-            refusals.append(got)
-        else:
-            objects[action.key] = got
-    host = _fetch(locked.host, store)
-    shim = None
-    if isinstance(host, Refusal):
-        refusals.append(host)
-    else:
-        opened = _open_shim(host, locked)
-        if isinstance(opened, Refusal):
-            refusals.append(opened)
-        else:
-            shim = opened
-    if refusals or shim is None or isinstance(host, Refusal):
+    read = {key: source.read(action) for key, action in actions.items()}
+    host = source.read(locked.host)
+    source.close()
+    objects = {key: got for key, got in read.items() if isinstance(got, Loaded)}
+    refusals = [got for got in (*read.values(), host) if isinstance(got, Refusal)]
+    shim = _open_shim(host, locked) if isinstance(host, Loaded) else None
+    if isinstance(shim, Refusal):
+        refusals.append(shim)
+    if refusals or not isinstance(shim, Shim) or isinstance(host, Refusal):
         raise RefusedError(
             f"{locked.name} (lock of {lock.manifest} for {lock.arch})",
             tuple(refusals),
@@ -124,7 +130,7 @@ def open_module(
     return Module(
         lock,
         locked,
-        Loaded(host.name, host.digest, host.layer, host.path),
+        replace(host, data=b""),
         objects,
         shim,
         built=built,
@@ -132,36 +138,9 @@ def open_module(
     )
 
 
-def _fetch(action: LockedAction, store: Store) -> Loaded | Refusal:
-    """The one output of an action, read whole and compared with the lock."""
-    (output,) = action.outputs
-    hit = store.lookup(action.key)
-    if not isinstance(hit, Hit):
-        reason = "damaged" if "damaged" in hit.reason else "missing"
-        detail = f"{hit.reason}{f': {hit.detail}' if hit.detail else ''}"
-        return Refusal("damaged" if reason == "damaged" else "missing", output.name, detail)
-    path = hit.paths.get(output.name)
-    if path is None:
-        return Refusal("other-bytes", output.name, "the stored action has no such output")
-    try:
-        data = path.read_bytes()
-    except OSError as e:
-        return Refusal("missing", output.name, f"{path}: {e.strerror}")
-    stored = next(o.digest for o in hit.record.outputs if o.name == output.name)
-    if stored != output.digest:
-        return Refusal(
-            "other-bytes",
-            output.name,
-            f"the lock names {output.digest[:19]}..., the store has {stored[:19]}...",
-        )
-    if digest.of_bytes(data) != output.digest:
-        return Refusal("damaged", output.name, f"{path}: the bytes are not those of its digest")
-    return Loaded(output.name, output.digest, hit.layer, str(path), data)
-
-
 def _open_shim(host: Loaded, locked: LockedModule) -> Shim | Refusal:
     try:
-        shim = Shim(Path(host.path))
+        shim = Shim(Path(host.path) if host.path else host.data)
     except (DamagedError, InputError) as e:
         return Refusal("not-a-shim", host.name, e.what)
     lacking = [i.name for i in locked.instances if i.name not in shim.names]

@@ -10,13 +10,13 @@ import os
 import threading
 import time
 import weakref
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jitcache.errors import ForbiddenError, UnsupportedError
 from jitcache.lockfile import Lock, LockedInstance, LockedModule, LockedVariant
 from jitcache.runtime import hip as hip_module
 from jitcache.runtime.hip import Hip, UnavailableError
+from jitcache.runtime.objects import Loaded
 from jitcache.runtime.policy import MissError, Refusal, RefusedError
 from jitcache.runtime.shim import Call, Launch, Problem, Shim, Unsupported
 
@@ -27,25 +27,6 @@ if TYPE_CHECKING:
 # object version 4, 5 and 6 (LLVM's AMDGPUUsage, "ELF header").
 _ABI_VERSION_AT = 8
 _ROCM_OF_ABI = {2: 4, 3: 5, 4: 6}
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """One object of a module, read and verified.
-
-    Attributes:
-        name: file name within its action.
-        digest: of its bytes.
-        layer: where it came from: `local`, or `seed <path>`.
-        path: its file.
-        data: its bytes; empty for the host shim, which is mapped instead.
-    """
-
-    name: str
-    digest: str
-    layer: str
-    path: str
-    data: bytes = field(repr=False, default=b"")
 
 
 class Module:

@@ -14,8 +14,27 @@ Policy = Literal["forbid", "warn", "allow"]
 """On a miss: raise; build and warn; build. Serving wants `forbid`, which is the default."""
 
 RefusalReason = Literal[
-    "missing", "damaged", "other-bytes", "not-a-shim", "other-arch", "other-rocm", "old-rocm"
+    "missing",
+    "damaged",
+    "untrusted",
+    "other-bytes",
+    "not-a-shim",
+    "other-arch",
+    "other-rocm",
+    "old-rocm",
 ]
+
+
+_EXIT_CODES: dict[RefusalReason, ExitCode] = {
+    "missing": ExitCode.STORE,
+    "damaged": ExitCode.DAMAGED,
+    "untrusted": ExitCode.UNTRUSTED,
+    "other-bytes": ExitCode.DAMAGED,
+    "not-a-shim": ExitCode.DAMAGED,
+    "other-arch": ExitCode.UNSUPPORTED,
+    "other-rocm": ExitCode.UNSUPPORTED,
+    "old-rocm": ExitCode.UNSUPPORTED,
+}
 
 
 def jit_policy() -> Policy:
@@ -37,7 +56,8 @@ class Refusal:
     """Why a module, or a part of it, isn't used.
 
     Attributes:
-        reason: `missing`: not in the store or a seed; `damaged`: stored bytes aren't whole;
+        reason: `missing`: not in the store, a seed or a remote; `damaged`: stored bytes aren't
+            whole; `untrusted`: only a remote has it, and what it gave isn't believed;
             `other-bytes`: the store holds another result than the lock names; `not-a-shim`: the
             host library lacks an instance of the lock; `other-arch`: built for another GPU;
             `other-rocm`: built with another major version of ROCm; `old-rocm`: the runtime is
@@ -69,11 +89,8 @@ class RefusedError(JitcacheError):
 
     @property
     def exit_code(self) -> ExitCode:  # type: ignore[override]
-        """By the first reason: UNSUPPORTED for another machine, else DAMAGED or STORE."""
-        first = self.refusals[0].reason
-        if first in {"other-arch", "other-rocm", "old-rocm"}:
-            return ExitCode.UNSUPPORTED
-        return ExitCode.STORE if first == "missing" else ExitCode.DAMAGED
+        """By the first reason."""
+        return _EXIT_CODES[self.refusals[0].reason]
 
 
 class MissError(ForbiddenError):

@@ -12,6 +12,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from jitcache import digest
 from jitcache.errors import DamagedError, InputError, JitcacheError
 from jitcache.runtime.hip import launch_parameters
 
@@ -124,7 +125,7 @@ class Shim:
     """A loaded host shim. May be asked from any thread.
 
     Args:
-        path: the library's file.
+        library: its file, or its bytes where it has none.
 
     Raises:
         DamagedError: it can't be loaded.
@@ -134,24 +135,25 @@ class Shim:
         names: the instances, in the order of their indices.
     """
 
-    def __init__(self, path: Path) -> None:
-        library = _open(path)
+    def __init__(self, library: Path | bytes) -> None:
+        where = str(library) if isinstance(library, Path) else "host shim in memory"
+        opened = _open(library) if isinstance(library, Path) else _in_memory(library, where)
         try:
-            abi = library.jitcache_shim_abi()
-            self._prepare = library.jitcache_prepare
-            name = library.jitcache_instance_name
-            size = library.jitcache_kernarg_size
+            abi = opened.jitcache_shim_abi()
+            self._prepare = opened.jitcache_prepare
+            name = opened.jitcache_instance_name
+            size = opened.jitcache_kernarg_size
         except AttributeError as e:
-            raise InputError(f"is not a host shim: {e}", where=str(path)) from None
+            raise InputError(f"is not a host shim: {e}", where=where) from None
         if abi != ABI:
             raise InputError(
                 f"is a host shim of interface version {abi}, but this jitcache speaks {ABI}",
-                where=str(path),
+                where=where,
                 hint="build it again with `jitcache prebuild`",
             )
         name.restype = ctypes.c_char_p
         size.restype = ctypes.c_size_t
-        count = library.jitcache_instance_count()
+        count = opened.jitcache_instance_count()
         self.names: tuple[str, ...] = tuple(name(i).decode() for i in range(count))
         self._sizes = [size(i) for i in range(count)]
         self._capacity = max(self._sizes, default=0)
@@ -213,22 +215,51 @@ def _open(path: Path) -> ctypes.PyDLL:
     except OSError as first:
         # A store on a file system mounted noexec: the same bytes from memory can be mapped.
         try:
-            handle = os.memfd_create("jitcache-shim")
-        except OSError:
-            raise _unloadable(path, first) from None
+            return _in_memory(path.read_bytes(), str(path))
+        except (OSError, DamagedError):
+            raise _unloadable(str(path), first) from None
+
+
+_mapped: dict[str, ctypes.PyDLL] = {}
+
+
+def _in_memory(data: bytes, where: str) -> ctypes.PyDLL:
+    """Map a library that has no file, or none that may be executed; once per process."""
+    name = digest.of_bytes(data)
+    if name not in _mapped:
         try:
-            os.write(handle, path.read_bytes())
-            return ctypes.PyDLL(f"/proc/self/fd/{handle}")
-        except OSError:
-            raise _unloadable(path, first) from None
-        finally:
-            os.close(handle)
+            _mapped[name] = _map(data)
+        except OSError as e:
+            raise _unloadable(where, e) from None
+    return _mapped[name]
 
 
-def _unloadable(path: Path, why: OSError) -> DamagedError:
+def _map(data: bytes) -> ctypes.PyDLL:
+    try:
+        handle = os.memfd_create("jitcache-shim")
+    except OSError:
+        # A kernel that was told to make no such files; the mapping outlives the directory.
+        import tempfile
+
+        with tempfile.TemporaryDirectory(prefix="jitcache-") as place:
+            file = Path(place) / "shim.so"
+            file.write_bytes(data)
+            return ctypes.PyDLL(str(file))
+    try:
+        with open(handle, "wb", closefd=False) as memory:
+            memory.write(data)
+        # It stays open: the loader knows a library by its path, and would take the next one
+        # that is opened under the same number for this one.
+        return ctypes.PyDLL(f"/proc/self/fd/{handle}")
+    except OSError:
+        os.close(handle)
+        raise
+
+
+def _unloadable(where: str, why: OSError) -> DamagedError:
     return DamagedError(
         f"the host shim can't be loaded: {why}",
-        where=str(path),
+        where=where,
         hint="`jitcache verify` checks the store; a shim built for another machine type"
         " has to be built again",
     )
