@@ -5,8 +5,8 @@
  * tested where no GPU is. Each module load, launch and memset becomes one line of JSON in
  * the file that RECORDING_HIP_LOG names. Device memory is the process's own memory.
  *
- * RECORDING_HIP_DEVICES (1), RECORDING_HIP_ARCH (gfx950:sramecc+:xnack-),
- * RECORDING_HIP_VERSION (70100000) and RECORDING_HIP_CAPTURING (0) say what it pretends;
+ * RECORDING_HIP_DEVICES (1), RECORDING_HIP_ARCH (gfx950:sramecc+:xnack-), RECORDING_HIP_CUS
+ * (256), RECORDING_HIP_VERSION (70100000) and RECORDING_HIP_CAPTURING (0) say what it pretends;
  * RECORDING_HIP_FAIL names a function that answers hipErrorOutOfMemory.
  */
 #define _GNU_SOURCE
@@ -85,6 +85,16 @@ EXPORT int hipGetDevicePropertiesR0600(char* properties, int device)
     memset(properties, 0, 1472);
     strcpy(properties, "Recorder gfx000");
     strcpy(properties + 1160, arch ? arch : "gfx950:sramecc+:xnack-");
+    return OK;
+}
+
+EXPORT int hipDeviceGetAttribute(int* value, int attribute, int device)
+{
+    if(device < 0 || device >= setting("RECORDING_HIP_DEVICES", 1))
+        return INVALID_DEVICE;
+    if(attribute != 63) /* hipDeviceAttributeMultiprocessorCount */
+        return INVALID_VALUE;
+    *value = (int)setting("RECORDING_HIP_CUS", 256);
     return OK;
 }
 

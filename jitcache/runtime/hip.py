@@ -4,8 +4,8 @@ The library is opened when first asked for, and the one that the process already
 preferred: torch brings its own, and two HIP runtimes in one process know nothing of each
 other's streams and memory.
 
-Source of the numbers: hip_runtime_api.h (launch parameter codes, capture states) of HIP 5.2 and
-7.1, whose names and signatures are equal for the functions used here.
+Source of the numbers: hip_runtime_api.h (launch parameter codes, capture states, attributes) of
+HIP 5.2 and 7.1, whose names and signatures are equal for the functions used here.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _NAMES = ("libamdhip64.so", "libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64
 _NAME_BYTES = 256
 _PROPERTY_BYTES = 8192
 _ARCH = re.compile(rb"gfx[0-9a-f]{3,5}(?:[:a-z0-9+-]*)\0")
+_COMPUTE_UNITS = 63  # hipDeviceAttributeMultiprocessorCount
 _INVALID_DEVICE_CODES = frozenset({100, 101})
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 
@@ -168,6 +169,17 @@ class Hip:
                 raise HipError(name, "no gcnArchName", 0, "the properties name no architecture")
             self._arches[device] = found.group()[:-1].decode()
         return self._arches[device]
+
+    def compute_units(self, device: int) -> int:
+        """Compute units of a device, or of the partition of one that it is.
+
+        Raises:
+            HipError: there is no such device.
+        """
+        number = ctypes.c_int()
+        code = self._lib.hipDeviceGetAttribute(ctypes.byref(number), _COMPUTE_UNITS, device)
+        self._check("hipDeviceGetAttribute", code)
+        return number.value
 
     def load_module(self, image: bytes) -> int:
         """Load a code object on the thread's device; the handle.

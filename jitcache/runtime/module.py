@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import threading
 import time
+import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from jitcache.errors import ForbiddenError, UnsupportedError
 from jitcache.lockfile import Lock, LockedInstance, LockedModule, LockedVariant
+from jitcache.runtime import devices
 from jitcache.runtime import hip as hip_module
+from jitcache.runtime.devices import OtherCuNum
 from jitcache.runtime.hip import Hip, UnavailableError
 from jitcache.runtime.objects import Loaded
 from jitcache.runtime.policy import MissError, Refusal, RefusedError
@@ -22,11 +25,6 @@ from jitcache.runtime.shim import Call, Launch, Problem, Shim, Unsupported
 
 if TYPE_CHECKING:
     from jitcache.codegen.catalog import ModuleSpec
-
-# ELF's EI_ABIVERSION of AMDGPU code objects and the first ROCm major that loads them: code
-# object version 4, 5 and 6 (LLVM's AMDGPUUsage, "ELF header").
-_ABI_VERSION_AT = 8
-_ROCM_OF_ABI = {2: 4, 3: 5, 4: 6}
 
 
 class Module:
@@ -64,6 +62,7 @@ class Module:
         self._functions: dict[tuple[int, str, int], int] = {}
         self._modules: dict[tuple[int, str], int] = {}
         self._checked: dict[int, float] = {}
+        self._other_cu_num: dict[int, OtherCuNum] = {}
         self._spec: ModuleSpec | None = None
         self._guard = threading.Lock()
         _live.add(self)
@@ -233,28 +232,16 @@ class Module:
             UnavailableError: there is no HIP runtime or no GPU.
             HipError: there is no such device.
         """
-        driver = hip_module.require_hip()
-        arch = driver.arch(device).partition(":")[0]
-        if arch != self.lock.arch:
-            return Refusal(
-                "other-arch",
-                f"device {device}",
-                f"is {arch}, but the module was built for {self.lock.arch}",
-            )
-        major = driver.version[0]
-        running = f"{major}.{driver.version[1]}"
-        if self.lock.provider == "rocm" and self.lock.hip_version[0] != major:
-            return Refusal(
-                "other-rocm",
-                f"HIP runtime {running}",
-                f"the module was built with ROCm {self.lock.hip_version[0]}",
-            )
-        for item in self._objects.values():
-            needed = _ROCM_OF_ABI.get(item.data[_ABI_VERSION_AT], 0)
-            if major < needed:
-                what = f"HIP runtime {running}"
-                return Refusal("old-rocm", what, f"{item.name} needs ROCm {needed} or newer")
-        return None
+        return devices.refusal(self.lock, self._objects.values(), hip_module.require_hip(), device)
+
+    def other_cu_num(self, device: int) -> OtherCuNum | None:
+        """Whether a device has another number of compute units than was planned for.
+
+        Raises:
+            UnavailableError: there is no HIP runtime or no GPU.
+            HipError: there is no such device.
+        """
+        return devices.other_cu_num(self.lock, hip_module.require_hip(), device)
 
     def explain(self) -> dict[str, Any]:
         """What was loaded, from which layer, what was built and why, and where it is resident."""
@@ -263,10 +250,12 @@ class Module:
             for device, key in self._modules:
                 resident.setdefault(key, []).append(device)
             checked = dict(self._checked)
+            other = dict(self._other_cu_num)
         return {
             "module": self.name,
             "manifest": self.lock.manifest,
             "target": self.lock.arch,
+            "cu_num": self.lock.cu_num,
             "toolchain": self.lock.toolchain,
             "load_ms": round(self._load_ms, 3),
             "built": list(self.built),
@@ -290,7 +279,13 @@ class Module:
                 }
                 for i in self.instances
             ],
-            "devices": {str(d): {"load_ms": round(ms, 3)} for d, ms in sorted(checked.items())},
+            "devices": {
+                str(d): {
+                    "load_ms": round(ms, 3),
+                    "cu_num": other[d].found if d in other else self.lock.cu_num,
+                }
+                for d, ms in sorted(checked.items())
+            },
         }
 
     def _ask(self, name: str, problem: Problem) -> Call | Unsupported:
@@ -339,6 +334,9 @@ class Module:
                         f"build for this machine: `jitcache prebuild {self.lock.manifest}`",
                     )
                 self._checked[device] = 0.0
+                if (other := self.other_cu_num(device)) is not None:
+                    self._other_cu_num[device] = other
+                    warnings.warn(f"jitcache: {self.name}: {other}", RuntimeWarning, stacklevel=4)
             with driver.on_device(device):
                 where = (device, variant.action.key)
                 if where not in self._modules:
@@ -353,6 +351,7 @@ class Module:
         self._functions.clear()
         self._modules.clear()
         self._checked.clear()
+        self._other_cu_num.clear()
 
 
 def _fits(variant: LockedVariant, hot: bool, even: bool, non_temporal: bool) -> bool:
