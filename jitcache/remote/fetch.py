@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jitcache.jsonread import ShapeError
 from jitcache.remote.chain import Guarded
@@ -41,21 +41,6 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
-class Obtained:
-    """A remote gave it and it is believed; nothing of it is kept yet.
-
-    Attributes:
-        envelope: the record and its signatures.
-        remote: where it came from.
-        blobs: the outputs' bytes, by name.
-    """
-
-    envelope: Envelope
-    remote: str
-    blobs: dict[str, bytes] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class NotFetched:
     """No remote has it, or none that is believed.
 
@@ -68,6 +53,23 @@ class NotFetched:
     key: str
     reasons: tuple[tuple[str, str], ...] = ()
     refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Obtained:
+    """A remote gave it and it is believed; nothing of it is kept yet.
+
+    Attributes:
+        envelope: the record and its signatures.
+        remote: where it came from.
+        blobs: the outputs' bytes, by name.
+        before: what remotes said that were asked before this one in vain.
+    """
+
+    envelope: Envelope
+    remote: str
+    blobs: dict[str, bytes] = field(repr=False)
+    before: NotFetched
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +115,19 @@ class Fetcher:
 
     def obtain(self, key: str, outputs: tuple[Output, ...] = ()) -> Obtained | NotFetched:
         """As `fetch`, but into memory: the local store is left alone."""
-        reasons = []
-        refused = []
+        so_far = NotFetched(key)
         for remote in self._remotes:
             told = remote.down is not None
             got = self._from(remote, key, outputs)
-            if isinstance(got, Obtained):
-                return got
+            if isinstance(got, tuple):
+                return Obtained(got[0], remote.name, got[1], so_far)
             if isinstance(got, _Refused):
-                refused.append(remote.name)
+                so_far = replace(so_far, refused=(*so_far.refused, remote.name))
                 got = got.why
             # That a remote is left out is said once, not for every action.
             if got is not None and not told:
-                reasons.append((remote.name, got))
-        return NotFetched(key, tuple(reasons), tuple(refused))
+                so_far = replace(so_far, reasons=(*so_far.reasons, (remote.name, got)))
+        return so_far
 
     def keep(self, got: Obtained) -> ActionRecord:
         """Put what was obtained into the local store; the record that it now holds.
@@ -150,7 +151,7 @@ class Fetcher:
 
     def _from(
         self, remote: Guarded, key: str, outputs: tuple[Output, ...]
-    ) -> Obtained | _Refused | str | None:
+    ) -> tuple[Envelope, dict[str, bytes]] | _Refused | str | None:
         got = remote.get_record(key)
         if isinstance(got, Absent):
             return None
@@ -171,7 +172,7 @@ class Fetcher:
             if isinstance(blob, Failed):
                 return _failure(blob)
             blobs[output.name] = blob.data
-        return Obtained(envelope, remote.name, blobs)
+        return envelope, blobs
 
     def _refusal(
         self,

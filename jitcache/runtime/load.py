@@ -134,6 +134,7 @@ def open_module(
         objects,
         shim,
         built=built,
+        told=tuple(source.told),
         load_ms=(time.perf_counter() - begin) * 1000,
     )
 

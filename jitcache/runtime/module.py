@@ -35,6 +35,7 @@ class Module:
         lock: the lock it was resolved by.
         locked: its part of the lock.
         built: what had to be built for it, and why, as sentences; usually none.
+        told: (remote, object, why), where a remote was asked in vain or was not believed.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class Module:
         shim: Shim,
         *,
         built: tuple[str, ...] = (),
+        told: tuple[tuple[str, str, str], ...] = (),
         load_ms: float = 0.0,
     ) -> None:
         self.name = locked.name
         self.lock = lock
         self.locked = locked
         self.built = built
+        self.told = told
         self._host = host
         self._objects = objects
         self._shim = shim
@@ -259,6 +262,7 @@ class Module:
             "toolchain": self.lock.toolchain,
             "load_ms": round(self._load_ms, 3),
             "built": list(self.built),
+            "remotes": [{"remote": r, "object": o, "reason": why} for r, o, why in self.told],
             "host": _origin(self._host),
             "instances": [
                 {

@@ -7,17 +7,16 @@ the lock. It is kept in the local store if that can be written, else used from m
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from jitcache import digest
-from jitcache.errors import JitcacheError, StoreError
+from jitcache.errors import StoreError
 from jitcache.lockfile import LockedAction
 from jitcache.runtime.policy import Refusal
-from jitcache.store.model import Hit, Miss, Notice
+from jitcache.store.model import Hit, Miss, Output
 from jitcache.store.store import Store
 from jitcache.userconfig import remotes_configured
 
@@ -58,6 +57,10 @@ class Objects:
         store: the local store, with its seeds.
         arch: the architecture of the lock; a remote's record for another one is refused.
         remotes: whether configured remotes are asked for what the store lacks.
+
+    Attributes:
+        told: (remote, object, why), for those that were asked in vain, were not believed, or
+            whose object could not be kept.
     """
 
     def __init__(self, store: Store, arch: str, *, remotes: bool = True) -> None:
@@ -65,7 +68,9 @@ class Objects:
         self._arch = arch
         self._remotes = remotes
         self._fetcher: Fetcher | None = None
+        self._asked: list[Guarded] = []
         self._until = 0.0
+        self.told: list[tuple[str, str, str]] = []
 
     def read(self, action: LockedAction) -> Loaded | Refusal:
         """The one output of an action, read whole and compared with the lock.
@@ -90,9 +95,10 @@ class Objects:
             from jitcache.remote.fetch import Fetcher
             from jitcache.sign.trust import load_trust
 
-            if remotes := [_remote(config) for config in load_remotes()]:
+            self._asked = [_remote(config) for config in load_remotes()]
+            if self._asked:
                 targets = {self._arch, "host"}
-                self._fetcher = Fetcher(self._store, remotes, load_trust(), targets)
+                self._fetcher = Fetcher(self._store, self._asked, load_trust(), targets)
                 self._until = time.monotonic() + REMOTES_S
         return self._fetcher is not None
 
@@ -104,9 +110,13 @@ class Objects:
             late = f"remotes had their {REMOTES_S:.0f} s"
             return replace(here, detail=f"{here.detail}; {late}")
         got = self._fetcher.obtain(action.key, action.outputs)
+        vain = got if isinstance(got, NotFetched) else got.before
+        self.told.extend((name, here.what, why) for name, why in vain.reasons)
         if isinstance(got, NotFetched):
-            reasons = [f"remote {name}: {why}" for name, why in got.reasons]
-            detail = "; ".join((here.detail, *reasons))
+            reasons = {r.name: f"left out: {r.down}" for r in self._asked if r.down} | dict(
+                got.reasons
+            )
+            detail = "; ".join((here.detail, *(f"remote {n}: {why}" for n, why in reasons.items())))
             if not got.refused:
                 return replace(here, detail=detail)
             self._store.counters.count(action.key, Miss(action.key, "untrusted", detail))
@@ -117,19 +127,16 @@ class Objects:
             return Refusal("damaged", output.name, f"remote {got.remote} gave other bytes")
         layer = f"remote {got.remote}"
         self._store.counters.count(action.key, Hit(got.envelope.record, {}, layer))
-        return Loaded(output.name, output.digest, layer, self._kept(got, output.digest), data)
+        return Loaded(output.name, output.digest, layer, self._kept(got, output), data)
 
-    def _kept(self, got: Obtained, wanted: str) -> str:
+    def _kept(self, got: Obtained, output: Output) -> str:
         """The file of what was fetched; empty where the store can't keep it."""
         assert self._fetcher is not None  # noqa: S101
         try:
-            kept = self._fetcher.keep(got)
+            if output in self._fetcher.keep(got).outputs:
+                return str(self._store.blob_path(output.digest))
         except StoreError as e:
-            where = str(self._store.layout.root)
-            self._store.notices.append(Notice("not-kept", where, f"what was fetched: {e.what}"))
-            return ""
-        if wanted in {o.digest for o in kept.outputs}:
-            return str(self._store.blob_path(wanted))
+            self.told.append((got.remote, output.name, f"could not be kept: {e.where}: {e.what}"))
         return ""
 
 
@@ -162,8 +169,5 @@ def _read_here(action: LockedAction, store: Store) -> Loaded | Refusal:
             f"the lock names {output.digest[:19]}..., the store has {stored[:19]}...",
         )
     if digest.of_bytes(data) != output.digest:
-        # A lookup compares sizes only; read closely, it goes to the quarantine.
-        with contextlib.suppress(JitcacheError):
-            store.read(output.digest)
         return Refusal("damaged", output.name, f"{path}: the bytes are not those of its digest")
     return Loaded(output.name, output.digest, hit.layer, str(path), data)
