@@ -66,7 +66,15 @@ class FakeMachine:
         file.write_text(text)
         return file
 
-    def add_clang(self, path: str, version: str, *, lld: bool = True, salt: str = "") -> Path:
+    def add_clang(
+        self,
+        path: str,
+        version: str,
+        *,
+        lld: bool = True,
+        salt: str = "",
+        banner: str = "Some clang version {} (vendor)",
+    ) -> Path:
         """A stub driver, in a bin directory of its own, with lld beside it."""
         resource = self.root / path / ".." / ".." / "lib" / "clang" / version.split(".")[0]
         include = Path(os.path.normpath(resource)) / "include"
@@ -75,7 +83,7 @@ class FakeMachine:
         answer = self.base / f"answer-{path.replace('/', '-')}"
         answer.write_text(
             textwrap.dedent(f"""\
-                Some clang version {version} (vendor)
+                {banner.format(version)}
                 Target: x86_64-unknown-linux-gnu
                 Selected GCC installation: {gcc}
                  "clang" -cc1 -resource-dir {include.parent} -E

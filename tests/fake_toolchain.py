@@ -36,6 +36,7 @@ def make_toolchain(
     compiler: str = "compiler-1",
     csrc: Path = CSRC,
     arch: str = "gfx950",
+    no_shortcuts: str = "",
 ) -> Toolchain:
     """The toolchain; its compile log is `place/compiles`, its CK `place/ck`.
 
@@ -67,6 +68,7 @@ def make_toolchain(
         host_flags=("-fPIC",),
         hip_version=(7, 1),
         ck_commit="test",
+        no_shortcuts=no_shortcuts,
     )
 
 

@@ -64,6 +64,21 @@ def test_people_see_each_unit_on_stderr_and_the_result_on_stdout(place, capsys):
     assert "lock: " in out
 
 
+def test_it_says_why_kernels_are_compiled_without_the_shortcuts(place, capsys, monkeypatch):
+    words = (NAME, "--block-m", "128")
+    reason = "not proved with AMD clang version 20.0.0git"
+    _, out, _ = run(capsys, *words, "--json", "--quiet")
+    assert json.loads(out)["no_shortcuts"] == ""
+    use(monkeypatch, place, no_shortcuts=reason)
+    _, out, _ = run(capsys, *words)
+    assert "shortcuts" not in out  # nothing was compiled
+    monkeypatch.setenv("JITCACHE_SALT", "again")
+    _, out, _ = run(capsys, *words)
+    assert f"compiled without the shortcuts through CK: {reason}\n" in out
+    _, out, _ = run(capsys, *words, "--json", "--quiet")
+    assert json.loads(out)["no_shortcuts"] == reason
+
+
 def test_a_second_run_starts_nothing(place, capsys):
     run(capsys, NAME, "--quiet")
     before = len(compiles(place))

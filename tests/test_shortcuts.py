@@ -13,32 +13,91 @@ from jitcache.action.command import compile_command
 from jitcache.codegen import catalog, native
 from jitcache.codegen.catalog.variants import variant_for
 from jitcache.errors import JitcacheError
-from jitcache.toolchain import shortcuts
+from jitcache.toolchain import finish, shortcuts
+from jitcache.toolchain.compiler import build_of
 from jitcache.toolchain.find import examine
 from jitcache.toolchain.model import Toolchain
 from tests.fake_machine import FakeMachine
 
-PROVED_CK, PROVED_CLANG = next(iter(shortcuts.PROVED))
+PROVED = next(iter(shortcuts.PROVED))
 
 
-def test_they_are_used_with_what_they_were_proved_with_and_nothing_else() -> None:
-    assert shortcuts.decide(PROVED_CK, PROVED_CLANG, {}) == shortcuts.Shortcuts(True, "")
-    for ck, clang in ((PROVED_CK, "22.1.7"), ("sha256:" + "0" * 64, PROVED_CLANG)):
-        refused = shortcuts.decide(ck, clang, {})
-        assert not refused.used
-        assert f"clang {clang}" in refused.detail
-        assert refused.flags == ()
+def test_they_are_used_with_what_they_were_proved_with() -> None:
+    for proof in shortcuts.PROVED:
+        assert shortcuts.decide(proof, {}) == shortcuts.Shortcuts(True, "")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"ck": "sha256:" + "1" * 64}, "these CK headers (sha256:111111111111)"),
+        ({"compiler": "Debian clang version 22.1.7"}, "Debian clang version 22.1.7"),
+        # The same number, but other sources.
+        ({"compiler": "AMD clang version 22.1.8 (roc-7.9)"}, "AMD clang version 22.1.8 (roc-7.9)"),
+        ({"hip": "7.1.0"}, "HIP headers 7.1.0"),
+        ({"compiler": "clang", "hip": "6.0.0"}, "clang or HIP headers 6.0.0"),
+    ],
+)
+def test_they_are_not_used_with_anything_else(change: dict[str, str], named: str) -> None:
+    refused = shortcuts.decide(PROVED._replace(**change), {})
+    assert refused == shortcuts.Shortcuts(False, f"not proved with {named}")
+    assert refused.flags == ()
+
+
+def test_parts_of_two_proofs_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = shortcuts.Proof("sha256:2", "clang", "7.1.0")
+    monkeypatch.setattr(shortcuts, "PROVED", frozenset({PROVED, other}))
+    mixed = shortcuts.decide(PROVED._replace(hip=other.hip), {})
+    assert mixed == shortcuts.Shortcuts(False, "not proved with all of these together")
 
 
 def test_a_variable_leaves_them_out() -> None:
-    off = shortcuts.decide(PROVED_CK, PROVED_CLANG, {shortcuts.VARIABLE: "off"})
+    off = shortcuts.decide(PROVED, {shortcuts.VARIABLE: "off"})
     assert off == shortcuts.Shortcuts(False, "JITCACHE_SHORTCUTS is off")
+
+
+# Version lines as these builds print them.
+@pytest.mark.parametrize(
+    ("banner", "build"),
+    [
+        ("Debian clang version 22.1.8 (1~deb12u1)", "Debian clang version 22.1.8"),
+        ("Debian clang version 22.1.8 (2+b1)", "Debian clang version 22.1.8"),
+        ("Ubuntu clang version 22.1.8 (1ubuntu1)", "Ubuntu clang version 22.1.8"),
+        (
+            "Debian clang version 22.1.8 (++20260617031257+1a2b3c4d5e6f-1~exp1~20260617151313.5)",
+            None,
+        ),
+        (
+            "AMD clang version 20.0.0git (https://github.com/ROCm/llvm-project roc-7.0.1)",
+            None,
+        ),
+        ("clang version 22.1.8 (https://github.com/llvm/llvm-project.git 1a2b3c4d5e6f)", None),
+        ("clang version 22.1.8", None),
+    ],
+)
+def test_a_compiler_is_known_by_its_sources_and_not_by_its_package(
+    banner: str, build: str | None
+) -> None:
+    assert build_of(banner) == (build or banner)
+
+
+def proving(monkeypatch: pytest.MonkeyPatch, machine: FakeMachine) -> None:
+    """Take what this machine has now for proved."""
+
+    def decide(met: shortcuts.Proof, _: object) -> shortcuts.Shortcuts:
+        monkeypatch.setattr(shortcuts, "PROVED", frozenset({met}))
+        return shortcuts.Shortcuts(True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "decide", decide)
+        examine(machine.request()).require()
 
 
 def test_a_toolchain_without_them_says_why(tmp_path: Path) -> None:
     toolchain = examine(FakeMachine(tmp_path).llvm().request()).require()
     assert shortcuts.MACRO not in toolchain.device_flags
-    assert toolchain.no_shortcuts == "not proved for this CK with clang 22.1.8"
+    assert toolchain.no_shortcuts.startswith("not proved with these CK headers (sha256:")
+    assert toolchain.no_shortcuts.endswith(" or Some clang version 22.1.8 (vendor)")
 
 
 def test_using_them_is_a_flag_of_device_passes_and_another_toolchain(
@@ -46,7 +105,7 @@ def test_using_them_is_a_flag_of_device_passes_and_another_toolchain(
 ) -> None:
     machine = FakeMachine(tmp_path).llvm()
     without = examine(machine.request()).require()
-    monkeypatch.setattr(shortcuts, "PROVED", frozenset({(without.ck_commit, "22.1.8")}))
+    proving(monkeypatch, machine)
     used = examine(machine.request()).require()
     assert used.device_flags == (*without.device_flags, shortcuts.MACRO)
     assert used.host_flags == without.host_flags
@@ -54,6 +113,38 @@ def test_using_them_is_a_flag_of_device_passes_and_another_toolchain(
     assert used.id != without.id
     assert shortcuts.MACRO in compile_command(used, "device").flags
     assert shortcuts.MACRO not in compile_command(used, "host-shim").argv
+
+
+def test_a_rebuilt_package_is_proved_and_another_vendor_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = FakeMachine(tmp_path).llvm()
+    driver = "usr/bin/clang++-22"
+    machine.add_clang(driver, "22.1.8", banner="Debian clang version {} (1~deb12u1)")
+    proving(monkeypatch, machine)
+    first = examine(machine.request()).require()
+    machine.add_clang(driver, "22.1.8", banner="Debian clang version {} (1~deb13u2)", salt="2")
+    rebuilt = examine(machine.request()).require()
+    assert (first.no_shortcuts, rebuilt.no_shortcuts) == ("", "")
+    assert first.id != rebuilt.id  # its digest is in every key
+    machine.add_clang(driver, "22.1.8", banner="AMD clang version {} (roc-7.9)", salt="3")
+    amd = examine(machine.request()).require()
+    assert amd.no_shortcuts == "not proved with AMD clang version 22.1.8 (roc-7.9)"
+
+
+def test_an_edited_checkout_is_not_believed_for_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = FakeMachine(tmp_path).llvm()
+    proving(monkeypatch, machine)
+    (machine.ck / ".git").mkdir()
+    (machine.ck / ".git" / "HEAD").write_text("a" * 40 + "\n")
+    checkout = examine(machine.request()).require()
+    assert (checkout.ck_commit, checkout.no_shortcuts) == ("a" * 40, "")
+    machine.add_ck(machine.ck, "// edited\n")
+    edited = examine(machine.request()).require()
+    assert edited.ck_commit == checkout.ck_commit
+    assert edited.no_shortcuts.startswith("not proved with these CK headers")
 
 
 # --- real compiles ---------------------------------------------------------------------------

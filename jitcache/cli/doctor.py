@@ -133,10 +133,8 @@ def command(
             if toolchain.rejected_flags:
                 rejected = ", ".join(toolchain.rejected_flags)
                 output.out(f"flags that this compiler does not know, left out: {rejected}")
-            if toolchain.no_shortcuts:
-                output.out(
-                    f"kernels compile without shortcuts through CK: {toolchain.no_shortcuts}"
-                )
+            reason = toolchain.no_shortcuts
+            output.out(f"shortcuts through CK: {f'not used: {reason}' if reason else 'used'}")
         output.out()
         _print_rest(allocator, ninja, packages, store, machine, gpus)
         for t in troubles:

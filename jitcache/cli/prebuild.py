@@ -147,13 +147,20 @@ class _Result:
     """One manifest and target, built."""
 
     def __init__(
-        self, manifest: Manifest, target: Target, actions: int, built: Built, lock: Path | None
+        self,
+        manifest: Manifest,
+        target: Target,
+        actions: int,
+        built: Built,
+        lock: Path | None,
+        no_shortcuts: str,
     ) -> None:
         self.manifest = manifest
         self.target = target
         self.actions = actions
         self.built = built
         self.lock = lock
+        self.no_shortcuts = no_shortcuts
 
 
 def _one(
@@ -233,7 +240,14 @@ def _one(
         )
         path = lock_path or default_lock_path(store, manifest.name, target.arch)
         write_lock(path, lock)
-    return _Result(manifest, target, len({a.key for a in actions.values()}), built, path)
+    return _Result(
+        manifest,
+        target,
+        len({a.key for a in actions.values()}),
+        built,
+        path,
+        toolchain.no_shortcuts,
+    )
 
 
 def _heed_policy(
@@ -362,6 +376,7 @@ def _finish(
                 "failed": [f.to_json() for f in failed],
                 "not_run": not_run,
                 "runs": [str(r.built.run_directory) for r in results if r.built.run_directory],
+                "no_shortcuts": next((r.no_shortcuts for r in results if r.no_shortcuts), ""),
             }
         )
     elif not quiet:
@@ -383,6 +398,8 @@ def _say(result: _Result) -> None:
         output.out(f"lock: {result.lock}")
     if built.run_directory is not None:
         output.out(f"report: jitcache report {built.run_directory}")
+    if built.built and result.no_shortcuts:
+        output.out(f"compiled without the shortcuts through CK: {result.no_shortcuts}")
 
 
 def _error(failed: list[Failure], not_run: list[str]) -> BuildError:

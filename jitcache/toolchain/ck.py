@@ -33,12 +33,14 @@ class CkTree(NamedTuple):
         include: directory of `ck/ck.hpp`.
         config: directory of a generated `ck/config.h`, which must be searched before it.
         origin: commit, or digest of the headers where there is none: `ck<12 hex>` in ids.
+        headers: digest of the headers below `ck/`, edited or not.
         version: for people: `commit 1a2b3c...`, `amd-aiter 0.1.7.post2.dev18`.
     """
 
     include: Path
     config: Path
     origin: str
+    headers: str
     version: str
 
 
@@ -48,7 +50,7 @@ def find_ck(request: Request, own_config: Path, memo: Memo) -> tuple[CkTree | No
     Args:
         request: names the directory, the environment variables and the memo's place.
         own_config: directory of our `ck/config.h`, for a tree that was never configured.
-        memo: remembers the digest of a tree without a commit.
+        memo: remembers the digest of the headers.
     """
     named = [("--ck", str(request.ck))] if request.ck is not None else []
     named += [(v, request.environ[v]) for v in VARIABLES if request.environ.get(v)]
@@ -75,10 +77,11 @@ def find_ck(request: Request, own_config: Path, memo: Memo) -> tuple[CkTree | No
             )
     config = next((c for c in _configs(root) if (c / "ck" / "config.h").is_file()), own_config)
     commit = _git_commit(root)
-    origin = commit or _headers_digest(root / "include" / "ck", memo)
+    headers = _headers_digest(root / "include" / "ck", memo)
+    origin = commit or headers
     package = _package_version(root)
     version = f"commit {commit[:12]}" if commit else package or f"headers {origin[7:19]}"
-    tree = CkTree(root / "include", config, origin, version)
+    tree = CkTree(root / "include", config, origin, headers, version)
     return tree, PartReport("ck", "found", root, version)
 
 

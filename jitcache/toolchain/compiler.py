@@ -21,7 +21,9 @@ _HOST_OBJECTS = (
     "libgcc_eh.a",
     "libstdc++.a",
 )
-_VERSION = re.compile(r"clang version (\d+)\.(\d+)\.(\d+)")
+_BANNER = re.compile(r"^.*clang version (\d+)\.(\d+)\.(\d+).*", re.MULTILINE)
+# A snapshot of a branch has another form, `(++20260617...+1a2b3c...)`, and names its commit.
+_PACKAGE_REVISION = re.compile(r" \(\d[^\s()]*\)$")
 
 
 class CompilerFacts(NamedTuple):
@@ -30,6 +32,7 @@ class CompilerFacts(NamedTuple):
     Attributes:
         path: the driver as it is called.
         version: major, minor, patch.
+        build: whose build of which sources it is, by its own words (`build_of`).
         target: triple of the machine it compiles host code for.
         digest: over the driver's binary and the LLVM and clang libraries that it loads.
         resource_dir: its own headers are in `include/` below it.
@@ -40,6 +43,7 @@ class CompilerFacts(NamedTuple):
 
     path: Path
     version: tuple[int, int, int]
+    build: str
     target: str
     digest: str
     resource_dir: Path
@@ -73,7 +77,7 @@ def compiler_facts(path: Path, request: Request, memo: Memo) -> CompilerFacts | 
         [str(path), "--no-default-config", "-v", "-E", "-x", "c++", os.devnull, "-o", os.devnull],
         request.environ,
     )
-    version = _VERSION.search(asked.err)
+    version = _BANNER.search(asked.err)
     if asked.status != 0 or version is None:
         first = (asked.err or asked.out).strip().splitlines()
         return NotACompiler(path, first[0] if first else "it printed nothing")
@@ -87,6 +91,7 @@ def compiler_facts(path: Path, request: Request, memo: Memo) -> CompilerFacts | 
         "host_objects": objects,
         "host_missing": missing,
         "version": [int(x) for x in version.groups()],
+        "build": build_of(version[0]),
         "target": target[1],
         "files": [os.path.realpath(path), *_loaded_libraries(path, request)],
         "resource_dir": os.path.realpath(resource[1]),
@@ -98,6 +103,16 @@ def compiler_facts(path: Path, request: Request, memo: Memo) -> CompilerFacts | 
     if not missing:  # what is missing may be installed at any time
         memo.remember("clang", about, {**said, "digest": facts.digest})
     return facts
+
+
+def build_of(banner: str) -> str:
+    """Whose build of which sources a clang is: its version line without a package's revision.
+
+    `Debian clang version 22.1.8 (1~deb12u1)` is `Debian clang version 22.1.8`, and stays that
+    when the distribution builds the release again. What names sources stays: the repository and
+    commit of AMD's fork, the commit of a snapshot.
+    """
+    return _PACKAGE_REVISION.sub("", banner.strip())
 
 
 def find_linker(facts: CompilerFacts, request: Request) -> Path | None:
@@ -150,6 +165,7 @@ def _from_memo(path: Path, said: dict[str, Any], memo: Memo) -> CompilerFacts:
     return CompilerFacts(
         path=path,
         version=(major, minor, patch),
+        build=said["build"],
         target=said["target"],
         digest=value,
         resource_dir=Path(said["resource_dir"]),

@@ -15,7 +15,7 @@ from jitcache.toolchain.ck import CkTree
 from jitcache.toolchain.compiler import CompilerFacts
 from jitcache.toolchain.memo import Memo
 from jitcache.toolchain.model import IncludeRoot, ProviderName, Toolchain
-from jitcache.toolchain.shortcuts import decide
+from jitcache.toolchain.shortcuts import Proof, decide
 
 CSRC = Path(os.path.realpath(Path(__file__).parent.parent / "csrc"))
 """Our C++ sources, in a checkout as in an installed package."""
@@ -105,7 +105,8 @@ def _toolchain(provider: ProviderName, pieces: Pieces, request: Request, memo: M
     base = flags.base_flags(request.arch)
     if compat_needed(pieces.hip_version):
         base = (*base, "-include", COMPAT_HEADER)
-    shortcuts = decide(pieces.ck.origin, facts.version_text, request.environ)
+    met = Proof(pieces.ck.headers, facts.build, pieces.hip_version)
+    shortcuts = decide(met, request.environ)
     device = (*(word for flag in probed.accepted for word in flag), *shortcuts.flags)
     host = flags.host_flags()
     # __FILE__ in CK's messages must not depend on where CK lies.
