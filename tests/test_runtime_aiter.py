@@ -17,6 +17,7 @@ pytest.importorskip("torch")
 pytest.importorskip("pandas")
 
 from jitcache.runtime import dropin
+from jitcache.runtime.jitdir import Place
 from jitcache.store.store import Store
 from tests import runtime_help as help_
 from tests.test_runtime_stages import BLOCK_M, BOTH, INTER, KINDS, spec_of
@@ -72,7 +73,7 @@ def test_aiters_stages_reach_our_launches_and_no_compiler_runs(root, kind, tmp_p
     lock = help_.make_lock(
         store, spec=spec_of(kind), block_ms=(BLOCK_M,), inter_dim=INTER, variants=BOTH
     )
-    dropin.install(lock, tmp_path / "jit", store)
+    dropin.install(lock, Place.of(tmp_path / "jit"), store)
     for stage in (1, 2):
         done = call(root, kind, stage, tmp_path, rocm)
         assert "called" in done.stdout, done.stderr[-3000:]
@@ -80,7 +81,7 @@ def test_aiters_stages_reach_our_launches_and_no_compiler_runs(root, kind, tmp_p
         assert symbol.startswith(f"_Zkernel{stage}_{BLOCK_M}_")
     assert not (tmp_path / "hipcc").exists()
     # The control: without our module AITER builds.
-    dropin.uninstall(tmp_path / "jit")
+    dropin.uninstall(Place.of(tmp_path / "jit"))
     done = call(root, kind, 1, tmp_path, rocm)
     assert "called" not in done.stdout
     assert len(help_.calls(tmp_path / "log", "launch")) == 2

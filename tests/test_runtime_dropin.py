@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import subprocess
 import sys
-import time
 
 import pytest
 
 from jitcache.errors import InputError
-from jitcache.runtime import dropin
+from jitcache.runtime import dropin, jitdir
+from jitcache.runtime.jitdir import Place, find_place
 from jitcache.runtime.policy import RefusedError
 from jitcache.store.store import Store
 from tests import runtime_help as help_
@@ -64,7 +63,7 @@ def test_a_lock_that_does_not_load_installs_nothing(store, jit):
     digest = json.loads(path.read_text())["modules"][0]["host"]["outputs"][0]["digest"]
     store.blob_path(digest).unlink()
     with pytest.raises(RefusedError):
-        dropin.install(path, jit, store)
+        dropin.install(path, Place.of(jit), store)
     assert list(jit.iterdir()) == []
 
 
@@ -72,24 +71,24 @@ def test_what_somebody_else_put_there_stays(store, jit):
     (jit / NAME).mkdir()
     (jit / NAME / "__init__.py").write_text("mine = 1\n")
     with pytest.raises(InputError, match="not a module that jitcache installed"):
-        dropin.install(make_lock(store), jit, store)
-    assert dropin.uninstall(jit) == ()
+        dropin.install(make_lock(store), Place.of(jit), store)
+    assert dropin.uninstall(Place.of(jit)) == ()
     assert (jit / NAME / "__init__.py").read_text() == "mine = 1\n"
 
 
 def test_an_installed_module_is_found_before_a_compiled_one(store, jit):
-    dropin.install(make_lock(store), jit, store)
+    dropin.install(make_lock(store), Place.of(jit), store)
     (jit / f"{NAME}.so").write_bytes(b"\x7fELF")
     done = python(
         f"import sys; sys.path.insert(0, {str(jit)!r}); import {NAME} as m; print(m.__file__)"
     )
     assert done.stdout.strip() == str(jit / NAME / "__init__.py"), done.stderr
-    assert kinds(dropin.status(jit, store)) == ["installed", "shadowed"]
+    assert kinds(dropin.status(Place.of(jit), store)) == ["installed", "shadowed"]
 
 
 def test_a_module_that_cannot_load_does_not_look_absent(store, jit):
     path = make_lock(store)
-    dropin.install(path, jit, store)
+    dropin.install(path, Place.of(jit), store)
     digest = json.loads(path.read_text())["modules"][0]["host"]["outputs"][0]["digest"]
     store.blob_path(digest).unlink()
     code = (
@@ -99,7 +98,7 @@ def test_a_module_that_cannot_load_does_not_look_absent(store, jit):
         "except Exception as e:\n    print(type(e).__name__)\n"
     )
     assert python(code).stdout.strip() == "RefusedError"
-    assert kinds(dropin.status(jit, Store(store.layout.root))) == ["broken"]
+    assert kinds(dropin.status(Place.of(jit), Store(store.layout.root))) == ["broken"]
     # Nor does it where jitcache itself is missing.
     hidden = code.replace(
         "import sys;", "import sys; sys.modules['jitcache.runtime.dropin'] = None;"
@@ -107,48 +106,55 @@ def test_a_module_that_cannot_load_does_not_look_absent(store, jit):
     assert python(hidden).stdout.strip() == "ImportError"
 
 
+@pytest.mark.parametrize("missing", ["jitcache.runtime.dropin", "jitcache.runtime.shim"])
+def test_nor_does_it_where_a_part_of_jitcache_is_missing(store, jit, missing):
+    dropin.install(make_lock(store), Place.of(jit), store)
+    done = python(
+        f"import sys; sys.path.insert(0, {str(jit)!r}); sys.modules[{missing!r}] = None\n"
+        f"try:\n    import {NAME}\n"
+        "except ModuleNotFoundError:\n    print('AITER would compile')\n"
+        "except ImportError as e:\n    print('not importable' in str(e))\n"
+    )
+    assert done.stdout.strip() == "True", done.stderr
+
+
+@pytest.mark.parametrize("count", [15, 19])
 @pytest.mark.parametrize("stage", [1, 2])
-def test_the_docs_are_signatures_that_aiter_can_evaluate(store, stage):
-    function = dropin.attach(NAME, make_lock(store))[stage - 1]
-    first = function.__doc__.split("\n")[0]
+def test_the_docs_are_signatures_that_aiter_can_evaluate(store, stage, count):
+    first = dropin.signature(stage, count)
     space: dict = {}
     exec("from typing import Optional\nclass torch:\n    class Tensor: pass\n", space)
     exec(f"def {first}: pass", space)
     signature = inspect.signature(space[f"ck_moe_stage{stage}"])
-    assert len(signature.parameters) == 19
+    assert len(signature.parameters) == count
     states = "hidden_states" if stage == 1 else "inter_states"
     assert next(iter(signature.parameters)) == states
-    assert signature.parameters["is_shuffled"].default is True
+    assert ("is_shuffled" in signature.parameters) == (count == 19)
 
 
-def test_doctor(store, jit):
-    dropin.install(make_lock(store), jit, store)
-    whole = bytearray(64)
-    whole[:4] = b"\x7fELF"
-    (jit / "module_good.so").write_bytes(bytes(whole) + b"amdgcn-amd-amdhsa--gfx950")
-    (jit / "module_other.so").write_bytes(bytes(whole) + b"amdgcn-amd-amdhsa--gfx942")
-    cut = bytearray(whole)
-    cut[40:48] = (5000).to_bytes(8, "little")
-    (jit / "module_cut.so").write_bytes(bytes(cut))
-    (jit / "build").mkdir()
-    for name, age in (("lock_old", 3600), ("lock_new", 5)):
-        (jit / "build" / name).touch()
-        os.utime(jit / "build" / name, (time.time() - age,) * 2)
-    found = {f.path.name: f.kind for f in dropin.doctor(jit, store, "gfx950")}
-    assert found == {
-        NAME: "installed",
-        "module_other.so": "other-arch",
-        "module_cut.so": "truncated",
-        "lock_old": "stale-lock",
-    }
-    assert cli(jit, "doctor").returncode == 1
+def test_without_torch_the_docs_are_the_newer_ones(store):
+    stages = dropin.attach(NAME, make_lock(store))
+    assert [s.__doc__ for s in stages] == [dropin.signature(n, 19) for n in (1, 2)]
+
+
+def test_another_version_of_jitcache_or_a_newer_lock_is_skew(store, jit):
+    path = make_lock(store)
+    dropin.install(path, Place.of(jit), store)
+    assert kinds(dropin.status(Place.of(jit), store)) == ["installed"]
+    with (jit / NAME / "__init__.py").open("a") as f:
+        f.write("# of another version\n")
+    assert kinds(dropin.status(Place.of(jit), store)) == ["installed", "skew"]
+    make_lock(store)  # other kernels, the same name
+    assert kinds(dropin.status(Place.of(jit), store)) == ["installed", "skew", "skew"]
+    dropin.install(path, Place.of(jit), store)
+    assert kinds(dropin.status(Place.of(jit), store)) == ["installed"]
 
 
 def test_without_aiter_the_directory_has_to_be_named(monkeypatch):
     monkeypatch.delenv("AITER_JIT_DIR", raising=False)
-    monkeypatch.setattr(dropin.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(jitdir.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InputError, match="AITER is not installed"):
-        dropin.jit_directory()
+        find_place()
 
 
 def test_a_call_as_aiter_makes_it_reaches_the_launch(store, tmp_path, monkeypatch):

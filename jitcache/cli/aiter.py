@@ -9,8 +9,9 @@ import click
 
 from jitcache.cli import output
 from jitcache.errors import ExitCode
-from jitcache.runtime import dropin
+from jitcache.runtime import aiterdoctor, dropin
 from jitcache.runtime.dropin import Finding
+from jitcache.runtime.jitdir import Place, find_place
 from jitcache.store.layout import Bucket
 from jitcache.store.store import Store
 
@@ -36,7 +37,7 @@ def install(lock: str, jit_dir: Path | None, as_json: bool) -> None:
     path = Path(lock)
     if not lock.endswith(".json"):
         path = store.layout.bucket(Bucket.LOCKS) / f"{lock}.lock.json"
-    made = dropin.install(path, jit_dir or dropin.jit_directory(), store)
+    made = dropin.install(path, _place(jit_dir), store)
     _say_paths("installed", made, as_json=as_json)
 
 
@@ -45,7 +46,7 @@ def install(lock: str, jit_dir: Path | None, as_json: bool) -> None:
 @output.json_option
 def uninstall(jit_dir: Path | None, as_json: bool) -> None:
     """Remove what `install` wrote, and nothing else."""
-    removed = dropin.uninstall(jit_dir or dropin.jit_directory())
+    removed = dropin.uninstall(_place(jit_dir))
     _say_paths("removed", removed, as_json=as_json)
 
 
@@ -54,17 +55,21 @@ def uninstall(jit_dir: Path | None, as_json: bool) -> None:
 @output.json_option
 def status(jit_dir: Path | None, as_json: bool) -> None:
     """List the installed modules, and whether they load."""
-    _say(dropin.status(jit_dir or dropin.jit_directory(), Store.of_user()), as_json=as_json)
+    _say(dropin.status(_place(jit_dir), Store.of_user()), as_json=as_json)
 
 
 @command.command()
 @directory_option
-@click.option("--arch", help="This machine's GPU; shared objects for others are told.")
+@click.option("--arch", help="This machine's GPU, where HIP finds none.")
 @output.json_option
 def doctor(jit_dir: Path | None, arch: str | None, as_json: bool) -> None:
-    """Look for stale locks, and for modules that are cut off or for other GPUs."""
-    found = dropin.doctor(jit_dir or dropin.jit_directory(), Store.of_user(), arch)
+    """Look for what makes AITER hang, crash, or compile although it need not."""
+    found = aiterdoctor.doctor(_place(jit_dir), Store.of_user(), arch)
     _say(found, as_json=as_json)
+
+
+def _place(jit_dir: Path | None) -> Place:
+    return find_place() if jit_dir is None else Place.of(jit_dir)
 
 
 def _say_paths(word: str, paths: Iterable[Path], *, as_json: bool) -> None:
