@@ -15,10 +15,12 @@ from jitcache.codegen import native, templating
 from jitcache.codegen.catalog import ModuleSpec, Quant, instances, variant_for
 from jitcache.store.store import Store
 from jitcache.toolchain.model import Part
-from tests.fake_toolchain import copy_csrc, make_ck, make_toolchain
+from jitcache.toolchain.shortcuts import MACRO
+from tests.fake_toolchain import CSRC, copy_csrc, make_ck, make_toolchain
 
 SPEC = ModuleSpec("fp4x2", "fp4x2", "b16", Quant.PER_1X32, "silu", 2, preshuffle=True)
 INSTANCES = instances(SPEC, "gfx950")
+SHORTCUTS = Path("jitcache", "shortcuts")
 
 
 def device() -> native.Recipe:
@@ -96,6 +98,30 @@ def test_another_clone_with_another_source_is_another_key(tmp_path):
     with (csrc / "jitcache" / "family" / "a4w4.hpp").open("a") as f:
         f.write("// an edit\n")
     assert key_of(tmp_path, csrc=csrc) != before
+
+
+@pytest.mark.parametrize("header", sorted(p.name for p in (CSRC / SHORTCUTS).iterdir()))
+def test_every_shortcut_header_is_in_the_key(tmp_path, header):
+    before = key_of(tmp_path)
+    csrc = copy_csrc(tmp_path / "sources")
+    with (csrc / SHORTCUTS / header).open("a") as f:
+        f.write("// an edit\n")
+    assert key_of(tmp_path, csrc=csrc) != before
+
+
+def test_with_and_without_shortcuts_are_two_keys_of_a_kernel_and_one_of_a_shim(tmp_path):
+    without = make_toolchain(tmp_path)
+    used = dataclasses.replace(without, device_flags=(*without.device_flags, MACRO))
+    store = Store(tmp_path / "store")  # one memo for both
+    keys, shims = zip(
+        *(
+            (resolver.resolve(device()).key, resolver.resolve(shim()).key)
+            for resolver in (Resolver(store, t, "gfx950") for t in (without, used, without, used))
+        ),
+        strict=True,
+    )
+    assert keys[0] == keys[2] != keys[1] == keys[3]
+    assert len(set(shims)) == 1
 
 
 @pytest.mark.parametrize("variable", ["HOME", "USER", "TMPDIR", "CPATH", "ROCM_PATH", "LANG"])
