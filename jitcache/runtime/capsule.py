@@ -319,11 +319,7 @@ def replay(capsule: Capsule, hip: Hip, device: int = 0) -> dict[str, bytes]:
             function = hip.function(hip.load_module(capsule.code), capsule.symbol)
             size = ctypes.c_size_t(len(capsule.kernarg))
             extra = launch_parameters(ctypes.addressof(kernarg), size)
-            grid, block = (
-                (ctypes.c_uint32 * 3)(*capsule.grid),
-                (ctypes.c_uint32 * 3)(*capsule.block),
-            )
-            hip.launch(function, grid, block, ctypes.addressof(extra), 0)
+            hip.launch(function, capsule.grid, capsule.block, ctypes.addressof(extra), 0)
             # Copies wait for the default stream, so what is read is what the kernel wrote.
             return {b.field: hip.read(addresses[b.field], len(b.before)) for b in capsule.buffers}
         finally:

@@ -208,8 +208,8 @@ class Hip:
     def launch(
         self,
         function: int,
-        grid: ctypes.Array[ctypes.c_uint32],
-        block: ctypes.Array[ctypes.c_uint32],
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
         extra: int,
         stream: int,
     ) -> None:
@@ -217,17 +217,15 @@ class Hip:
 
         Args:
             function: handle from `function`.
-            grid: workgroups.
-            block: threads per workgroup.
+            grid: workgroups in x, y and z.
+            block: threads per workgroup in x, y and z.
             extra: address of the launch parameters, see `launch_parameters`.
             stream: handle; 0 is the default stream.
 
         Raises:
             HipError: HIP refuses it.
         """
-        gx, gy, gz = grid
-        bx, by, bz = block
-        code = self._library_launch(function, gx, gy, gz, bx, by, bz, 0, stream, None, extra)
+        code = self._library_launch(function, *grid, *block, 0, stream, None, extra)
         if code:
             self._check("hipModuleLaunchKernel", code)
 

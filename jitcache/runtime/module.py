@@ -21,7 +21,7 @@ from jitcache.runtime.devices import OtherCuNum
 from jitcache.runtime.hip import Hip, UnavailableError
 from jitcache.runtime.objects import Loaded
 from jitcache.runtime.policy import MissError, Refusal, RefusedError
-from jitcache.runtime.shim import Call, Launch, Problem, Shim, Unsupported
+from jitcache.runtime.shim import Answer, Call, Launch, Problem, Shim, Unsupported
 
 if TYPE_CHECKING:
     from jitcache.codegen.catalog import ModuleSpec
@@ -63,6 +63,7 @@ class Module:
         self._index = {name: i for i, name in enumerate(shim.names)}
         self._chosen: dict[tuple[int, int, int, str], str] = {}
         self._functions: dict[tuple[int, str, int], int] = {}
+        self._ready: dict[tuple[int, str, int, int, int], int] = {}
         self._modules: dict[tuple[int, str], int] = {}
         self._checked: dict[int, float] = {}
         self._other_cu_num: dict[int, OtherCuNum] = {}
@@ -149,7 +150,7 @@ class Module:
         call = self._ask(name, problem)
         if isinstance(call, Unsupported):
             return call
-        self._variant(name, call, problem)
+        self._variant(name, call.answer(), problem)
         return call.snapshot()
 
     def kernel(self, name: str, launch: Launch) -> tuple[str, bytes]:
@@ -179,7 +180,7 @@ class Module:
         call = self._ask(name, problem)
         if isinstance(call, Unsupported):
             raise UnsupportedError(call.reason, where=name)
-        index = self._variant(name, call, problem)
+        said = call.answer()
         # The first launch asks for a GPU, so that the answer is clear where there is none.
         driver = hip_module.open_hip() if self._functions else hip_module.require_hip()
         if not isinstance(driver, Hip):
@@ -187,21 +188,25 @@ class Module:
         current = driver.current_device()
         if device < 0:
             device = current
-        function = self._functions.get((device, name, index))
+        wanted = (device, name, said.hot_loop, said.tail_even, said.non_temporal)
+        function = self._ready.get(wanted)
         if function is None:
+            index = self._variant(name, said, problem)
             function = self._function(driver, device, name, index, stream)
+            self._ready[wanted] = function
         if current == device:
-            self._go(driver, function, call, problem, stream)
+            self._go(driver, function, said, call.extra, problem, stream)
         else:
             with driver.on_device(device):
-                self._go(driver, function, call, problem, stream)
+                self._go(driver, function, said, call.extra, problem, stream)
 
     @staticmethod
-    def _go(driver: Hip, function: int, call: Call, problem: Problem, stream: int) -> None:
-        raw = call.launch
-        if raw.clear_bytes:
-            driver.clear(problem.out, raw.clear_bytes, stream)
-        driver.launch(function, raw.grid, raw.block, call.extra, stream)
+    def _go(
+        driver: Hip, function: int, said: Answer, extra: int, problem: Problem, stream: int
+    ) -> None:
+        if said.clear_bytes:
+            driver.clear(problem.out, said.clear_bytes, stream)
+        driver.launch(function, said[:3], said[3:6], extra, stream)
 
     def prewarm(self, devices: tuple[int, ...] | None = None) -> int:
         """Load every kernel on devices, so that no later launch has to; how many were loaded.
@@ -299,14 +304,13 @@ class Module:
             )
         return self._shim.ask(self._index[name], problem)
 
-    def _variant(self, name: str, call: Call, problem: Problem) -> int:
-        raw = call.launch
+    def _variant(self, name: str, said: Answer, problem: Problem) -> int:
         variants = self._instances[name].variants
         for index, variant in enumerate(variants):
-            if _fits(variant, bool(raw.hot_loop), bool(raw.tail_even), bool(raw.non_temporal)):
+            if _fits(variant, bool(said.hot_loop), bool(said.tail_even), bool(said.non_temporal)):
                 return index
-        wanted = f"{'hot' if raw.hot_loop else 'cold'}-{'even' if raw.tail_even else 'odd'}"
-        wanted += "-nt" if raw.non_temporal else ""
+        wanted = f"{'hot' if said.hot_loop else 'cold'}-{'even' if said.tail_even else 'odd'}"
+        wanted += "-nt" if said.non_temporal else ""
         dim = "model_dim" if self._instances[name].stage == 1 else "inter_dim"
         raise MissError(
             f"the {wanted} kernel of {name}",
@@ -317,8 +321,9 @@ class Module:
 
     def _function(self, driver: Hip, device: int, name: str, index: int, stream: int | None) -> int:
         """Load a kernel on a device, once; while a stream is captured that is refused."""
+        key = (device, name, index)
         variant = self._instances[name].variants[index]
-        if stream is not None and driver.capturing(stream):
+        if key not in self._functions and stream is not None and driver.capturing(stream):
             raise ForbiddenError(
                 f"it isn't loaded on device {device} yet, and loading it would break the graph"
                 " capture that is in progress",
@@ -326,7 +331,6 @@ class Module:
                 hint="call prewarm() on the module before capturing",
             )
         with self._guard:
-            key = (device, name, index)
             if (known := self._functions.get(key)) is not None:
                 return known
             begin = time.perf_counter()
@@ -353,6 +357,7 @@ class Module:
     def _forked(self) -> None:
         self._guard = threading.Lock()
         self._functions.clear()
+        self._ready.clear()
         self._modules.clear()
         self._checked.clear()
         self._other_cu_num.clear()

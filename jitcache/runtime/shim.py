@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jitcache import digest
 from jitcache.errors import DamagedError, InputError, JitcacheError
@@ -41,18 +43,23 @@ class Problem(ctypes.Structure):
     ]
 
 
-class RawLaunch(ctypes.Structure):
-    """`jitcache_launch`."""
+class Answer(NamedTuple):
+    """`jitcache_launch`, field by field; `Launch` says what they mean."""
 
-    _fields_ = (
-        ("grid", ctypes.c_uint32 * 3),
-        ("block", ctypes.c_uint32 * 3),
-        ("kernarg_size", ctypes.c_uint32),
-        ("hot_loop", ctypes.c_uint32),
-        ("tail_even", ctypes.c_uint32),
-        ("non_temporal", ctypes.c_uint32),
-        ("clear_bytes", ctypes.c_uint64),
-    )
+    grid_x: int
+    grid_y: int
+    grid_z: int
+    block_x: int
+    block_y: int
+    block_z: int
+    kernarg_size: int
+    hot_loop: int
+    tail_even: int
+    non_temporal: int
+    clear_bytes: int
+
+
+_ANSWER = struct.Struct("=10IQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,32 +99,52 @@ class Unsupported:
 class Call:
     """Buffers of one call, used again and again by one thread.
 
+    Args:
+        capacity: bytes for the kernel's argument.
+
     Attributes:
-        launch: what the shim said last.
         extra: address of HIP's launch parameters, which name the argument bytes.
+        buffers: arguments of `jitcache_prepare` after the problem.
     """
 
-    __slots__ = ("_extra", "_kernarg", "_message", "_size", "extra", "launch")
+    __slots__ = ("_answer", "_extra", "_kernarg", "_message", "_size", "buffers", "extra")
 
     def __init__(self, capacity: int) -> None:
         self._kernarg = ctypes.create_string_buffer(capacity)
         self._message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+        self._answer = ctypes.create_string_buffer(_ANSWER.size)
         self._size = ctypes.c_size_t()
         self._extra = launch_parameters(ctypes.addressof(self._kernarg), self._size)
-        self.launch = RawLaunch()
         self.extra = ctypes.addressof(self._extra)
+        self.buffers = (
+            self._kernarg,
+            ctypes.c_size_t(capacity),
+            self._answer,
+            self._message,
+            ctypes.c_size_t(_MESSAGE_BYTES),
+        )
+
+    def answer(self) -> Answer:
+        """What the shim said last; the launch parameters are those of it from now on."""
+        said = Answer._make(_ANSWER.unpack(self._answer))
+        self._size.value = said.kernarg_size
+        return said
+
+    def message(self) -> str:
+        """Why the shim refused."""
+        return self._message.value.decode(errors="replace")
 
     def snapshot(self) -> Launch:
         """A copy of what the shim said last."""
-        raw = self.launch
+        said = self.answer()
         return Launch(
-            grid=(raw.grid[0], raw.grid[1], raw.grid[2]),
-            block=(raw.block[0], raw.block[1], raw.block[2]),
-            kernarg=self._kernarg.raw[: raw.kernarg_size],
-            hot_loop=bool(raw.hot_loop),
-            tail_even=bool(raw.tail_even),
-            non_temporal=bool(raw.non_temporal),
-            clear_bytes=raw.clear_bytes,
+            grid=(said.grid_x, said.grid_y, said.grid_z),
+            block=(said.block_x, said.block_y, said.block_z),
+            kernarg=self._kernarg.raw[: said.kernarg_size],
+            hot_loop=bool(said.hot_loop),
+            tail_even=bool(said.tail_even),
+            non_temporal=bool(said.non_temporal),
+            clear_bytes=said.clear_bytes,
         )
 
 
@@ -184,20 +211,10 @@ class Shim:
         call: Call | None = getattr(self._threads, "call", None)
         if call is None:
             call = self._threads.call = Call(self._capacity)
-        message = call._message  # noqa: SLF001
-        status = self._prepare(
-            instance,
-            ctypes.byref(problem),
-            call._kernarg,  # noqa: SLF001
-            ctypes.c_size_t(self._capacity),
-            ctypes.byref(call.launch),
-            message,
-            ctypes.c_size_t(_MESSAGE_BYTES),
-        )
+        status = self._prepare(instance, ctypes.byref(problem), *call.buffers)
         if status == _OK:
-            call._size.value = call.launch.kernarg_size  # noqa: SLF001
             return call
-        reason = message.value.decode(errors="replace")
+        reason = call.message()
         if status == _UNSUPPORTED:
             return Unsupported(reason)
         raise JitcacheError(
