@@ -108,7 +108,7 @@ def test_mxfp4_takes_the_largest_exponent_and_saturates(largest):
 def test_every_fp8_value_survives_a_row_that_holds_the_largest():
     finite = [c for c in range(256) if not math.isnan(e4m3fn(c))]
     row = torch.tensor([[e4m3fn(c) for c in finite]])
-    values, scales = mx.fp8_quantise(row)
+    values, scales = mx.quantise8(row)
     assert scales.tolist() == [[1.0]]
     assert bits(values) == finite
 

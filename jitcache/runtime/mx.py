@@ -4,12 +4,18 @@ Source of the formats: OCP Microscaling Formats (MX) v1.0: E2M1 (section 5.3.3),
 conversion to MX (6.3: the shared exponent is that of the largest magnitude minus the element
 type's largest exponent; what doesn't fit is saturated). Elements are rounded to nearest, ties to
 even. fp8 is torch's own float8_e4m3fn or float8_e4m3fnuz.
+
+The specification leaves open what becomes of NaN and infinity. Here every quantiser gives a NaN
+scale to a block that holds one, so that all of the block reads as NaN: a number that isn't there
+can't be mistaken for a small one.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from jitcache.errors import UsageError
 
 BLOCK = 32
 """Elements that share one E8M0 scale."""
@@ -30,8 +36,15 @@ def e2m1_decode(codes: Tensor) -> Tensor:
 
 
 def e2m1_encode(values: Tensor) -> Tensor:
-    """Nearest E2M1 codes, ties to the even code; beyond 6 saturates. uint8, one per element."""
-    magnitude = values.abs().float()
+    """Nearest E2M1 codes, ties to the even code; beyond 6 saturates. uint8, one per element.
+
+    Raises:
+        UsageError: there is a NaN among the values, which has no code.
+    """
+    if values.isnan().any():
+        raise UsageError("NaN has no E2M1 code")
+    # Not in a narrower type: rounding twice may round to the wrong neighbour.
+    magnitude = values.abs().double()
     # Between two neighbours lies one boundary; on it the even code is nearest.
     code = torch.zeros_like(magnitude, dtype=torch.uint8)
     for upper in range(1, len(E2M1)):
@@ -63,57 +76,66 @@ def mxfp4_quantise(values: Tensor) -> tuple[Tensor, Tensor]:
     """Quantise along the last dimension, which is a multiple of 32.
 
     Returns:
-        Codes packed two per byte, and E8M0 codes, one per 32 elements; both uint8.
+        Codes packed two per byte, and E8M0 codes, one per 32 elements; both uint8. The codes
+        of a block whose scale is NaN are zero.
+
+    Raises:
+        UsageError: the last dimension doesn't consist of whole blocks.
     """
-    blocks = values.float().unflatten(-1, (-1, BLOCK))
+    blocks = _blocks(values.double(), -1, BLOCK)
     largest = blocks.abs().amax(-1)
+    finite = largest.isfinite()
     # frexp gives a mantissa in [0.5, 1): floor(log2 x) is its exponent minus 1, exactly.
     exponent = torch.frexp(largest)[1] - 1 - _E2M1_MAX_EXPONENT
-    exponent = torch.where(largest > 0, exponent, torch.full_like(exponent, -_E8M0_BIAS))
+    exponent = torch.where(finite & (largest > 0), exponent, -_E8M0_BIAS)
     exponent = exponent.clamp(-_E8M0_BIAS, _E8M0_BIAS)
-    scaled = blocks.double() / torch.exp2(exponent.double())[..., None]
-    codes = e2m1_encode(scaled).flatten(-2)
-    return pack4(codes), (exponent + _E8M0_BIAS).to(torch.uint8)
+    scaled = blocks / torch.exp2(exponent.double())[..., None]
+    codes = e2m1_encode(torch.where(finite[..., None], scaled, 0.0)).flatten(-2)
+    return pack4(codes), torch.where(finite, exponent + _E8M0_BIAS, _E8M0_NAN).to(torch.uint8)
 
 
 def mxfp4_dequantise(packed: Tensor, scales: Tensor) -> Tensor:
-    """Values of `mxfp4_quantise`'s result; float32."""
+    """Values of `mxfp4_quantise`'s result; float32, infinite where that is too narrow."""
     values = e2m1_decode(unpack4(packed)).unflatten(-1, (-1, BLOCK))
     return (values * e8m0_decode(scales)[..., None]).flatten(-2).float()
 
 
-def fp8_quantise(
+def quantise8(
     values: Tensor, *, block: int = 0, dtype: torch.dtype = torch.float8_e4m3fn
 ) -> tuple[Tensor, Tensor]:
-    """Quantise rows to fp8.
+    """Quantise rows to 8 bits.
 
     Args:
         values: [..., k].
         block: elements of a row that share one scale; the whole row when 0.
-        dtype: which fp8.
+        dtype: an fp8, or int8, of which -127 to 127 are used.
 
     Returns:
         Values of `dtype`, and float32 scales [..., k / block].
+
+    Raises:
+        UsageError: k isn't a multiple of the block.
     """
-    blocks = values.float().unflatten(-1, (-1, block or values.shape[-1]))
-    scales = blocks.abs().amax(-1) / torch.finfo(dtype).max
-    scales = torch.where(scales > 0, scales, torch.ones_like(scales))
-    return (blocks / scales[..., None]).flatten(-2).to(dtype), scales
+    blocks = _blocks(values.float(), -1, block or values.shape[-1])
+    scales = _scales(blocks.abs().amax(-1), _largest(dtype))
+    return _elements(blocks, scales[..., None], dtype).flatten(-2), scales
 
 
-def fp8_quantise_tiles(
+def quantise8_tiles(
     weights: Tensor, *, tile: int = 128, dtype: torch.dtype = torch.float8_e4m3fn
 ) -> tuple[Tensor, Tensor]:
-    """Quantise [..., n, k] weights with a scale per `tile` x `tile` block of them.
+    """Quantise [..., n, k] weights to 8 bits with a scale per `tile` x `tile` block of them.
 
     Returns:
         Values of `dtype`, and float32 scales [..., n / tile, k / tile].
+
+    Raises:
+        UsageError: n or k isn't a multiple of the tile.
     """
-    tiles = weights.float().unflatten(-1, (-1, tile)).unflatten(-3, (-1, tile))
-    scales = tiles.abs().amax((-3, -1)) / torch.finfo(dtype).max
-    scales = torch.where(scales > 0, scales, torch.ones_like(scales))
-    quantised = (tiles / scales[..., :, None, :, None]).flatten(-2).flatten(-3, -2)
-    return quantised.to(dtype), scales
+    tiles = _blocks(_blocks(weights.float(), -1, tile), -3, tile)
+    scales = _scales(tiles.abs().amax((-3, -1)), _largest(dtype))
+    quantised = _elements(tiles, scales[..., :, None, :, None], dtype)
+    return quantised.flatten(-2).flatten(-3, -2), scales
 
 
 def int4_quantise(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,13 +144,43 @@ def int4_quantise(values: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Codes in two's complement packed two per byte, and float32 scales, one per row.
     """
-    scales = values.float().abs().amax(-1, keepdim=True) / _INT4_MAX
-    scales = torch.where(scales > 0, scales, torch.ones_like(scales))
-    codes = (values.float() / scales).round().clamp(-_INT4_MAX, _INT4_MAX).to(torch.int8)
-    return pack4(codes.view(torch.uint8)), scales
+    scales = _scales(values.float().abs().amax(-1, keepdim=True), _INT4_MAX)
+    return pack4(_elements(values.float(), scales, torch.int8, _INT4_MAX).view(torch.uint8)), scales
 
 
 def int4_decode(packed: Tensor) -> Tensor:
     """Values of packed two's complement int4; float32."""
     codes = unpack4(packed).to(torch.int16)
     return torch.where(codes >= 8, codes - 16, codes).float()
+
+
+def _blocks(values: Tensor, dim: int, size: int) -> Tensor:
+    """Split a dimension, counted from the end, into blocks."""
+    if values.shape[dim] % size:
+        raise UsageError(
+            f"a dimension of {values.shape[dim]} can't be split into blocks of {size}",
+            where=f"a tensor of the shape {tuple(values.shape)}",
+        )
+    return values.unflatten(dim, (-1, size))
+
+
+def _scales(largest: Tensor, maximum: float) -> Tensor:
+    """Scales that bring magnitudes to a maximum; 1 where there is nothing to scale."""
+    scales = largest / maximum
+    scales = torch.where(scales > 0, scales, 1.0)
+    return torch.where(largest.isfinite(), scales, torch.nan)
+
+
+def _largest(dtype: torch.dtype) -> float:
+    limits = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+    return float(limits.max)
+
+
+def _elements(
+    values: Tensor, scales: Tensor, dtype: torch.dtype, largest: float | None = None
+) -> Tensor:
+    """Scaled values, rounded to a type; an integer type has zero for NaN."""
+    limit = _largest(dtype) if largest is None else largest
+    # A scale that is a subnormal number is rounded so much that values may go beyond.
+    scaled = (values / scales).clamp(-limit, limit)
+    return (scaled if dtype.is_floating_point else scaled.round().nan_to_num(0)).to(dtype)

@@ -3,8 +3,8 @@
 What is computed follows AITER 9bab8388 (aiter/fused_moe.py, `torch_moe_stage1` and
 `torch_moe_stage2` describe the same sums) and CK's element operations: products of dequantised
 values are summed in float32, gate and up halves of w1 are [gate; up], the activation is SiLU
-or erf-GELU, the routed weight multiplies the stage's result per row, and stage 2 adds up the
-experts of a token. Weights and scales are in their plain, unshuffled order.
+or erf-GELU, the routed weight multiplies a row's sums (in stage 1 before the activation), and
+stage 2 adds up the experts of a token. Weights and scales are in their plain, unshuffled order.
 
 Rounding of the output to the kernel's type is left to the caller: results are float32.
 """
@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from jitcache.errors import UsageError
 from jitcache.runtime import mx
 
 Activation = Literal["silu", "gelu"]
@@ -39,7 +40,14 @@ class Quantised:
     scales: Tensor | None = None
 
     def dequantise(self) -> Tensor:
-        """Values in float32, in the logical shape."""
+        """Values in float32, in the logical shape.
+
+        Raises:
+            UsageError: scales are missing, or are there without a scheme.
+        """
+        if (self.scales is None) != (self.scheme == "none"):
+            missing = "missing" if self.scales is None else "not expected"
+            raise UsageError(f"scales are {missing} with the scheme {self.scheme}")
         if self.scales is None:
             return self.values.float()
         if self.scheme == "per_1x32":
@@ -55,34 +63,44 @@ class Quantised:
         return values * self.scales
 
 
-def quantise_activations(values: Tensor, scheme: Scheme) -> Quantised:
-    """Quantise activations as a scheme does; int4 schemes have fp8 activations."""
+def quantise_activations(
+    values: Tensor, scheme: Scheme, dtype: torch.dtype = torch.float8_e4m3fn
+) -> Quantised:
+    """Quantise activations as a scheme does; int4 schemes have fp8 activations.
+
+    Args:
+        values: [..., k].
+        scheme: the scheme.
+        dtype: of 8-bit values: the fp8 that the GPU takes, or int8.
+    """
     if scheme == "none":
         return Quantised("none", values)
     if scheme == "per_1x32":
         return Quantised(scheme, *mx.mxfp4_quantise(values))
     if scheme == "per_tensor":
-        flat, scale = mx.fp8_quantise(values.reshape(1, -1))
+        flat, scale = mx.quantise8(values.reshape(1, -1), dtype=dtype)
         return Quantised(scheme, flat.view(values.shape), scale.view(1))
     if scheme == "per_1x128":
-        return Quantised(scheme, *mx.fp8_quantise(values, block=128))
-    return Quantised("per_token", *mx.fp8_quantise(values))
+        return Quantised(scheme, *mx.quantise8(values, block=128, dtype=dtype))
+    return Quantised("per_token", *mx.quantise8(values, dtype=dtype))
 
 
-def quantise_weights(weights: Tensor, scheme: Scheme) -> Quantised:
-    """Quantise [experts, n, k] weights as a scheme does."""
+def quantise_weights(
+    weights: Tensor, scheme: Scheme, dtype: torch.dtype = torch.float8_e4m3fn
+) -> Quantised:
+    """Quantise [experts, n, k] weights as a scheme does; `dtype` as in `quantise_activations`."""
     if scheme == "none":
         return Quantised("none", weights)
     if scheme == "per_1x32":
         return Quantised(scheme, *mx.mxfp4_quantise(weights))
     if scheme == "per_tensor":
-        flat, scale = mx.fp8_quantise(weights.flatten(1))
+        flat, scale = mx.quantise8(weights.flatten(1), dtype=dtype)
         return Quantised(scheme, flat.view(weights.shape), scale[..., None])
     if scheme == "per_1x128":
-        return Quantised(scheme, *mx.fp8_quantise_tiles(weights))
+        return Quantised(scheme, *mx.quantise8_tiles(weights, dtype=dtype))
     if scheme == "int4":
         return Quantised(scheme, *mx.int4_quantise(weights))
-    return Quantised("per_token", *mx.fp8_quantise(weights))
+    return Quantised("per_token", *mx.quantise8(weights, dtype=dtype))
 
 
 def moe_stage1(
@@ -104,11 +122,14 @@ def moe_stage1(
 
     Returns:
         [tokens, topk, inter_dim] in float32.
+
+    Raises:
+        UsageError: an expert doesn't exist, or scales don't fit a scheme.
     """
     x, w = states.dequantise(), w1.dequantise()
     inter_dim = w.shape[1] // 2
     out = x.new_zeros((*topk_ids.shape, inter_dim))
-    for expert in topk_ids.unique().tolist():
+    for expert in _experts(topk_ids, len(w)):
         token, slot = (topk_ids == expert).nonzero(as_tuple=True)
         gate, up = (x[token] @ w[expert].T).split(inter_dim, dim=-1)
         if topk_weights is not None:
@@ -136,10 +157,13 @@ def moe_stage2(
 
     Returns:
         [tokens, model_dim] in float32.
+
+    Raises:
+        UsageError: an expert doesn't exist, or scales don't fit a scheme.
     """
     x, w = states.dequantise(), w2.dequantise()
     out = x.new_zeros((x.shape[0], w.shape[1]))
-    for expert in topk_ids.unique().tolist():
+    for expert in _experts(topk_ids, len(w)):
         token, slot = (topk_ids == expert).nonzero(as_tuple=True)
         part = x[token, slot] @ w[expert].T
         if topk_weights is not None:
@@ -193,6 +217,14 @@ def sort_by_expert(topk_ids: Tensor, topk_weights: Tensor, block_m: int, experts
     expert_ids = torch.zeros(capacity // block_m, dtype=torch.int32)
     expert_ids[: len(blocks)] = torch.tensor(blocks, dtype=torch.int32)
     return Sorted(ids, expert_ids, torch.tensor([at, tokens], dtype=torch.int32), weights)
+
+
+def _experts(topk_ids: Tensor, experts: int) -> list[int]:
+    """Experts that were chosen; a negative number would silently count from the end."""
+    chosen: list[int] = topk_ids.unique().tolist()
+    if missing := [e for e in chosen if not 0 <= e < experts]:
+        raise UsageError(f"topk_ids name the experts {missing}, but the weights have {experts}")
+    return chosen
 
 
 def _activate(gate: Tensor, activation: Activation) -> Tensor:
