@@ -1,4 +1,4 @@
-"""Call AITER's own stage functions on CPU tensors: `aiter_driver.py ROOT KIND STAGE`.
+"""Call AITER's own stage functions on CPU tensors: `aiter_driver.py ROOT KIND BLOCK_M STAGE...`.
 
 ROOT holds AITER's package. Its `aiter/__init__.py` imports far more than the MoE ops and needs
 a GPU for some, so the package is entered below it; `aiter/jit/core.py` (the loader) and
@@ -12,6 +12,7 @@ import enum
 import importlib
 import importlib.machinery
 import inspect
+import json
 import logging
 import sys
 import types
@@ -34,6 +35,10 @@ class ActivationType(enum.IntEnum):
 
 def aiter_ops(root: Path) -> types.ModuleType:
     """AITER's moe_op module, with its real loader."""
+    import torch
+
+    # AITER reads it where it builds; torch for CPUs has none.
+    torch.version.hip = "7.1.25424"
     package = types.ModuleType("aiter")
     package.__path__ = [str(root / "aiter")]
     package.__file__ = str(root / "aiter" / "__init__.py")
@@ -52,22 +57,43 @@ def aiter_ops(root: Path) -> types.ModuleType:
     return importlib.import_module("aiter.ops.moe_op")
 
 
-def main(root: str, kind: str, stage: str) -> None:
+def call(ops: types.ModuleType, kind: str, block_m: int, stage: int) -> dict[str, int]:
+    """One call as AITER's host makes it (aiter/fused_moe.py); the problem that must be launched."""
     import torch
 
-    from tests.test_runtime_stages import arguments
+    from tests.test_runtime_stages import arguments, problem_of
 
-    ops = aiter_ops(Path(root))
-    function = getattr(ops, f"ck_moe_stage{stage}")
-    call = list(arguments(kind, int(stage)).values())
+    given = arguments(kind, stage) | {"block_m": block_m}
     if kind == "fp4":
-        call[:3] = [t.view(torch.float4_e2m1fn_x2) for t in call[:3]]
-    # Older AITER takes its tensors' attribute and fewer arguments.
-    for weight in call[1:3]:
-        weight.is_shuffled = True
-    count = len(inspect.signature(ops.cmdGenFunc_ck_moe_stage).parameters)
-    function(*call[:count])
-    print("called", flush=True)
+        for name in ("states", "w1", "w2"):
+            given[name] = given[name].view(torch.float4_e2m1fn_x2)
+    for name in ("w1", "w2"):
+        given[name].is_shuffled = True
+    function = getattr(ops, f"ck_moe_stage{stage}_fwd")
+    words = {
+        ("hidden_states" if stage == 1 else "inter_states"): given["states"],
+        f"w{stage}_scale": given["w_scale"],
+        f"a{stage}_scale": given["a_scale"],
+        "quant_type": ops.QuantType(given["quant_type"]),
+        "activation": ops.ActivationType(given["activation"]),
+        "splitk": 0,
+        "use_non_temporal_load": True,
+        "dst_type": torch.bfloat16,
+    }
+    known = inspect.signature(function).parameters
+    problem = problem_of(given, stage)
+    # Older AITER has fewer arguments.
+    if "use_non_temporal_load" in known:
+        problem["non_temporal"] = 1
+    function(**{name: value for name, value in (given | words).items() if name in known})
+    return problem
+
+
+def main(root: str, kind: str, block_m: str, *stages: str) -> None:
+    ops = aiter_ops(Path(root))
+    for stage in map(int, stages):
+        problem = call(ops, kind, int(block_m), stage)
+        print("called", json.dumps(problem), flush=True)
 
 
 if __name__ == "__main__":

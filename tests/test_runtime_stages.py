@@ -91,6 +91,26 @@ def arguments(kind: str, stage: int) -> dict:
     }
 
 
+def problem_of(given: dict, stage: int) -> dict[str, int]:
+    """What the host shim must be asked for a call."""
+    weight = given["w1"] if stage == 1 else given["w2"]
+    pointers = {
+        "a": given["states"],
+        "a_scale": given["a_scale"],
+        "b": weight,
+        "b_scale": given["w_scale"],
+        "sorted_token_ids": given["sorted_token_ids"],
+        "sorted_expert_ids": given["sorted_expert_ids"],
+        "num_valid_ids": given["num_valid_ids"],
+        "sorted_weights": given["sorted_weights"],
+        "out": given["out"],
+    }
+    problem = {name: 0 if t is None else t.data_ptr() for name, t in pointers.items()}
+    n, k = (INTER, MODEL) if stage == 1 else (MODEL, INTER)
+    problem |= {"tokens": TOKENS, "topk": TOPK, "sorted_size": SORTED, "n": n, "k": k}
+    return problem | {"splitk": 1, "non_temporal": 0}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stage", [1, 2])
 def test_nineteen_positional_arguments_become_the_launch(open_stages, log, kind, stage):
@@ -99,22 +119,7 @@ def test_nineteen_positional_arguments_become_the_launch(open_stages, log, kind,
     assert len(call) == 19
     getattr(stages, f"ck_moe_stage{stage}")(*call.values())
     (launch,) = calls(log, "launch")
-    weight = call["w1"] if stage == 1 else call["w2"]
-    pointers = {
-        "a": call["states"],
-        "a_scale": call["a_scale"],
-        "b": weight,
-        "b_scale": call["w_scale"],
-        "sorted_token_ids": call["sorted_token_ids"],
-        "sorted_expert_ids": call["sorted_expert_ids"],
-        "num_valid_ids": call["num_valid_ids"],
-        "sorted_weights": call["sorted_weights"],
-        "out": call["out"],
-    }
-    problem = {name: 0 if t is None else t.data_ptr() for name, t in pointers.items()}
-    n, k = (INTER, MODEL) if stage == 1 else (MODEL, INTER)
-    problem |= {"tokens": TOKENS, "topk": TOPK, "sorted_size": SORTED, "n": n, "k": k}
-    problem |= {"splitk": 1, "non_temporal": 0}
+    problem = problem_of(call, stage)
     assert bytes.fromhex(launch["kernarg"]) == expected_kernarg(problem)
     assert launch["symbol"].startswith(f"_Zkernel{stage}_{BLOCK_M}_")
 
