@@ -27,6 +27,7 @@ LAYERS = (
     ("prebuild", "sweep", "pack", "prebuilt"),
     ("fleet",),
     ("runtime",),
+    ("capture",),
     ("cli", "__main__", "codegen.gen_instances"),
 )
 
