@@ -139,8 +139,8 @@ def test_the_environment_captures_the_first_launch_of_each_instance(
     tmp_path,
     monkeypatch,
 ):
-    stages = open_stages()
     monkeypatch.setenv("JITCACHE_CAPTURE", str(tmp_path / "capsules"))
+    stages = open_stages()
     for _ in range(2):
         stages.ck_moe_stage1(*arguments("fp4", 1).values())
     (path,) = (tmp_path / "capsules").iterdir()

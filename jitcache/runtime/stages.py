@@ -12,7 +12,7 @@ import sys
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from jitcache.errors import UsageError
 from jitcache.runtime.arguments import Arguments, Examined, examine
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 CAPTURE_VARIABLE = "JITCACHE_CAPTURE"
 """A directory: the first launch of each instance is written there as a capsule."""
-
-Stage = Literal[1, 2]
 
 _KNOWN_CALLS = 4096
 """Signatures that are remembered; a serving engine has a few per batch size."""
@@ -111,7 +109,7 @@ class Stages:
         made = self.capture(call)
         capsule.write(directory / f"{call.name}.{os.getpid()}.capsule", made)
 
-    def check(self, stage: Stage, *arguments: Any, **named: Any) -> StageCall:
+    def check(self, stage: int, *arguments: Any, **named: Any) -> StageCall:
         """Check a call and choose its instance.
 
         What doesn't change from one call to the next (shapes, types, devices, numbers) is
@@ -146,7 +144,7 @@ class Stages:
         problem = Problem(*addresses[:-1], *examined.sizes)
         return StageCall(name, problem, examined.device, tensors[:-1])
 
-    def _examine(self, stage: Stage, given: Arguments) -> tuple[str, Examined]:
+    def _examine(self, stage: int, given: Arguments) -> tuple[str, Examined]:
         spec = self.module.spec
         where = f"ck_moe_stage{stage} of {self.module.name}"
         found = examine(spec, where, stage, given, host_memory=self._host_memory)
