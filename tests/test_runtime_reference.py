@@ -1,221 +1,186 @@
-"""The reference of both stages against an independent float64 computation, and its formats."""
+"""The reference of both stages against an independent float64 computation."""
 
 from __future__ import annotations
 
-import math
-import random
+from dataclasses import dataclass
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from jitcache.runtime import mx  # noqa: E402
+from jitcache.errors import UsageError  # noqa: E402
 from jitcache.runtime.reference import (  # noqa: E402
+    Quantised,
     moe_stage1,
     moe_stage2,
     quantise_activations,
     quantise_weights,
     sort_by_expert,
 )
+from tests import naive_moe as naive  # noqa: E402
 
-SCHEMES = ("none", "per_tensor", "per_token", "per_1x32", "per_1x128", "int4")
+FN, FNUZ = torch.float8_e4m3fn, torch.float8_e4m3fnuz
+KINDS = [
+    ("none", torch.bfloat16),
+    ("none", torch.float16),
+    *((s, d) for s in ("per_tensor", "per_token") for d in (FN, FNUZ, torch.int8)),
+    *((s, d) for s in ("per_1x128", "int4") for d in (FN, FNUZ)),
+    ("per_1x32", torch.uint8),
+]
+kinds = pytest.mark.parametrize(("scheme", "dtype"), KINDS, ids=lambda v: str(v).split(".")[-1])
 
-
-def e2m1(code: int) -> float:
-    """By the definition: a sign, two bits of exponent with bias 1, one of mantissa."""
-    exponent, mantissa = code >> 1 & 3, code & 1
-    value = (1 + mantissa / 2) * 2.0 ** (exponent - 1) if exponent else mantissa / 2
-    return -value if code & 8 else value
-
-
-def e4m3fn(code: int) -> float:
-    exponent, mantissa = code >> 3 & 15, code & 7
-    if exponent == 15 and mantissa == 7:
-        return math.nan
-    value = (1 + mantissa / 8) * 2.0 ** (exponent - 7) if exponent else mantissa / 8 * 2.0**-6
-    return -value if code & 128 else value
+ERROR = 6e-8
+"""Of the largest expected value (docs/runtime.md states it): half a step of float32, in which
+results are given, is 2**-24."""
 
 
-def bits(t):
-    return t.contiguous().view(torch.uint8).flatten().tolist()
+@dataclass(frozen=True)
+class Shape:
+    tokens: int
+    topk: int
+    experts: int
+    n: int
+    k: int
+    seed: int
 
 
-def test_every_e2m1_code_has_its_value_and_comes_back():
-    codes = torch.arange(16, dtype=torch.uint8)
-    assert mx.e2m1_decode(codes).tolist() == [e2m1(c) for c in range(16)]
-    assert mx.e2m1_encode(mx.e2m1_decode(codes)).tolist() == list(range(16))
-
-
-def test_e2m1_rounds_to_nearest_and_ties_to_even():
-    for i in range(8 * 64 + 1):
-        value = i / 64
-        distance = [abs(min(value, 6.0) - e2m1(c)) for c in range(8)]
-        nearest = [c for c in range(8) if distance[c] == min(distance)]
-        expected = nearest[0] if len(nearest) == 1 else next(c for c in nearest if c % 2 == 0)
-        found = mx.e2m1_encode(torch.tensor([value, -value])).tolist()
-        assert found == [expected, expected + 8], value
-
-
-def test_every_e8m0_code():
-    values = mx.e8m0_decode(torch.arange(256, dtype=torch.uint8)).tolist()
-    assert values[:255] == [2.0 ** (c - 127) for c in range(255)]
-    assert math.isnan(values[255])
-
-
-def test_every_pair_of_codes_is_packed_with_the_first_in_the_low_half():
-    codes = torch.tensor([[a, b] for a in range(16) for b in range(16)], dtype=torch.uint8)
-    packed = mx.pack4(codes)
-    assert packed.flatten().tolist() == [a | b << 4 for a in range(16) for b in range(16)]
-    assert torch.equal(mx.unpack4(packed), codes)
-
-
-def test_every_int4_code():
-    packed = mx.pack4(torch.arange(16, dtype=torch.uint8))
-    assert mx.int4_decode(packed).tolist() == [*range(8), *range(-8, 0)]
-
-
-def test_every_representable_block_survives_mxfp4_exactly():
-    # A block that holds the largest magnitude 4 or 6 at a scale is read back as it was.
-    for code in range(1, 255, 7):
-        scale = 2.0 ** (code - 127)
-        block = torch.tensor([e2m1(c) for c in range(16)] * 2, dtype=torch.float64) * scale
-        if block.abs().max() > torch.finfo(torch.float32).max or scale < 2.0**-124:
-            continue
-        packed, scales = mx.mxfp4_quantise(block.float())
-        assert scales.tolist() == [code]
-        assert torch.equal(mx.mxfp4_dequantise(packed, scales), block.float())
-
-
-@pytest.mark.parametrize("largest", [1.0, 0.99, 5.9, 7.99, 8.0, 1e-30, 3e38, 0.0])
-def test_mxfp4_takes_the_largest_exponent_and_saturates(largest):
-    chance = random.Random(largest)
-    block = [largest, *(largest * chance.uniform(-1, 1) for _ in range(31))]
-    packed, scales = mx.mxfp4_quantise(torch.tensor(block))
-    back = mx.mxfp4_dequantise(packed, scales).tolist()
-    if largest == 0:
-        assert back == [0.0] * 32
-        return
-    exponent = math.floor(math.log2(torch.tensor(largest).item())) - 2
-    assert scales.item() == exponent + 127
-    unit = 2.0**exponent
-    for value, found in zip(block, back, strict=True):
-        wanted = min(abs(value) / unit, 6.0)
-        nearest = min(abs(wanted - e2m1(code)) for code in range(8))
-        assert abs(abs(found) / unit - wanted) == pytest.approx(nearest, abs=1e-5)
-        assert found == 0 or math.copysign(1, found) == math.copysign(1, value)
-
-
-def test_every_fp8_value_survives_a_row_that_holds_the_largest():
-    finite = [c for c in range(256) if not math.isnan(e4m3fn(c))]
-    row = torch.tensor([[e4m3fn(c) for c in finite]])
-    values, scales = mx.quantise8(row)
-    assert scales.tolist() == [[1.0]]
-    assert bits(values) == finite
-
-
-# Independent computation: plain Python floats (64 bit), from the stored bytes only.
-
-
-COLUMNS = range(0, 128, 17)
-"""Which columns of a result are compared: a float at a time takes its time."""
-
-
-def read_rows(q, rows: int, k: int, *, weights: bool) -> list[list[float]]:
-    raw, scheme = bits(q.values), q.scheme
-    plain = q.values.flatten().tolist() if scheme == "none" else []
-    scales = [] if q.scales is None else q.scales.flatten().tolist()
-    found = []
-    for r in range(rows):
-        row = []
-        for c in range(k if not weights or r % 128 in COLUMNS else 0):
-            i = r * k + c
-            if scheme == "none":
-                value = plain[i]
-            elif scheme in ("per_1x32", "int4"):
-                code = raw[i // 2] >> (4 * (i % 2)) & 15
-                if scheme == "per_1x32":
-                    value = e2m1(code) * 2.0 ** (scales[i // 32] - 127)
-                else:
-                    value = (code - 16 if code > 7 else code) * scales[r]
-            else:
-                value = e4m3fn(raw[i])
-                if scheme == "per_tensor":
-                    per_expert = rows // len(scales)
-                    value *= scales[r // per_expert]
-                elif scheme == "per_token":
-                    value *= scales[r]
-                else:
-                    line = r // 128 if weights else r
-                    value *= scales[line * (k // 128) + c // 128]
-            row.append(value)
-        found.append(row)
-    return found
-
-
-def dot(a, b):
-    return math.fsum(x * y for x, y in zip(a, b, strict=True))
-
-
-def act(x, which):
-    return x / (1 + math.exp(-x)) if which == "silu" else x / 2 * (1 + math.erf(x / math.sqrt(2)))
-
-
-def draw(seed):
-    make = torch.Generator().manual_seed(seed)
-    tokens, topk, experts, dim = 3, 2, 3, 128
-    return (
-        torch.randn(tokens, dim, generator=make),
-        torch.randn(experts, 2 * dim, dim, generator=make) * 0.2,
-        torch.randn(experts, dim, dim, generator=make) * 0.2,
-        torch.stack([torch.randperm(experts, generator=make)[:topk] for _ in range(tokens)]),
-        torch.rand(tokens, topk, generator=make),
+def shapes(scheme: str, stage: int):
+    """Small problems: blocks of 128 need 128 rows of weights, the others little."""
+    blocks, step = (2, 128) if scheme == "per_1x128" else (4, 32)
+    n = {"per_1x128": [64 if stage == 1 else 128]}.get(scheme, [1, 4, 7])
+    return st.builds(
+        Shape,
+        tokens=st.integers(1, 3),
+        topk=st.integers(1, 2),
+        experts=st.integers(2, 3),
+        n=st.sampled_from(n),
+        k=st.integers(1, blocks).map(lambda count: count * step),
+        seed=st.integers(0, 2**32 - 1),
     )
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize(("activation", "routed"), [("silu", False), ("gelu", True)])
-def test_stage_1_agrees_with_float64(scheme, activation, routed):
-    states, w1, _, ids, weights = draw(1)
-    x, w = quantise_activations(states, scheme), quantise_weights(w1, scheme)
-    found = moe_stage1(x, w, ids, activation=activation, topk_weights=weights if routed else None)
-    rows, columns = read_rows(x, 3, 128, weights=False), read_rows(w, 3 * 256, 128, weights=True)
-    for t in range(3):
-        for s in range(2):
-            e = int(ids[t, s])
-            factor = weights[t, s].item() if routed else 1.0
-            for n in COLUMNS:
-                gate = factor * dot(rows[t], columns[e * 256 + n])
-                up = factor * dot(rows[t], columns[e * 256 + 128 + n])
-                expected = act(gate, activation) * up
-                assert found[t, s, n].item() == pytest.approx(expected, rel=2e-5, abs=2e-5)
+def draw(shape: tuple[int, ...], make, dtype):
+    """Normal numbers whose rows and blocks differ by powers of two, some of them zero."""
+    blocks = (*shape[:-1], shape[-1] // 32)
+    powers = torch.randint(-3, 4, blocks, generator=make).exp2()
+    powers *= torch.rand(blocks, generator=make) > 0.1
+    values = torch.randn(shape, generator=make) * powers.repeat_interleave(32, dim=-1)
+    return values.to(dtype) if dtype in (torch.bfloat16, torch.float16) else values
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("routed", [True, False])
-def test_stage_2_agrees_with_float64(scheme, routed):
-    _, _, w2, ids, weights = draw(2)
-    states = torch.randn(3, 2, 128, generator=torch.Generator().manual_seed(3))
-    x, w = quantise_activations(states, scheme), quantise_weights(w2, scheme)
-    found = moe_stage2(x, w, ids, topk_weights=weights if routed else None)
-    rows, columns = read_rows(x, 6, 128, weights=False), read_rows(w, 3 * 128, 128, weights=True)
-    for t in range(3):
-        for n in COLUMNS:
-            expected = sum(
-                (weights[t, s].item() if routed else 1.0)
-                * dot(rows[t * 2 + s], columns[int(ids[t, s]) * 128 + n])
-                for s in range(2)
-            )
-            assert found[t, n].item() == pytest.approx(expected, rel=2e-5, abs=2e-5)
+def stored(q: Quantised, experts: int = 0) -> naive.Stored:
+    k = q.values.shape[-1] * (2 if q.scheme in ("per_1x32", "int4") else 1)
+    data = bytes(q.values.contiguous().view(torch.uint8).flatten().tolist())
+    scales = [] if q.scales is None else q.scales.flatten().tolist()
+    kind = str(q.values.dtype).removeprefix("torch.")
+    rows = q.values.numel() // q.values.shape[-1]
+    return naive.Stored(q.scheme, kind, data, scales, rows, k, experts)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_quantising_costs_no_more_than_the_formats_step(scheme):
-    _, w1, _, _, _ = draw(4)
-    back = quantise_weights(w1, scheme).dequantise()
-    worst = (back - w1).abs().max().item() / w1.abs().max().item()
-    bound = {"none": 0.0, "per_1x32": 0.26, "int4": 1 / 13.9}.get(scheme, 1 / 16 / 1.7)
-    assert worst <= bound
-    assert (worst > 0) == (scheme != "none")
+def operands(shape: Shape, stage: int, scheme: str, dtype):
+    make = torch.Generator().manual_seed(shape.seed)
+    rows = (shape.tokens,) if stage == 1 else (shape.tokens, shape.topk)
+    wide = 2 * shape.n if stage == 1 else shape.n
+    x = quantise_activations(draw((*rows, shape.k), make, dtype), scheme, dtype)
+    w = quantise_weights(draw((shape.experts, wide, shape.k), make, dtype), scheme, dtype)
+    chosen = torch.rand((shape.tokens, shape.experts), generator=make).argsort()
+    weights = torch.rand((shape.tokens, shape.topk), generator=make)
+    return x, w, chosen[:, : shape.topk], weights
+
+
+def error(found, expected: list[float]) -> float:
+    """Largest difference, relative to the largest expected value."""
+    exact = torch.tensor(expected, dtype=torch.float64)
+    difference = (found.flatten().double() - exact).abs().max().item()
+    largest = exact.abs().max().item()
+    return difference / largest if largest else difference
+
+
+@kinds
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+@pytest.mark.parametrize("routed", [False, True], ids=["plain", "routed"])
+def test_stage_1_agrees_with_float64(scheme, dtype, activation, routed):
+    @settings(max_examples=3)
+    @given(shapes(scheme, 1))
+    def check(shape):
+        x, w, ids, weights = operands(shape, 1, scheme, dtype)
+        found = moe_stage1(
+            x, w, ids, activation=activation, topk_weights=weights if routed else None
+        )
+        assert found.shape == (shape.tokens, shape.topk, shape.n)
+        factors = weights.tolist() if routed else None
+        stored_w = stored(w, shape.experts)
+        expected = naive.stage1(stored(x), stored_w, ids.tolist(), activation, factors)
+        assert error(found, expected) <= ERROR
+
+    check()
+
+
+@kinds
+@pytest.mark.parametrize("routed", [False, True], ids=["plain", "routed"])
+def test_stage_2_agrees_with_float64(scheme, dtype, routed):
+    @settings(max_examples=3)
+    @given(shapes(scheme, 2))
+    def check(shape):
+        x, w, ids, weights = operands(shape, 2, scheme, dtype)
+        found = moe_stage2(x, w, ids, topk_weights=weights if routed else None)
+        assert found.shape == (shape.tokens, shape.n)
+        factors = weights.tolist() if routed else None
+        expected = naive.stage2(stored(x), stored(w, shape.experts), ids.tolist(), factors)
+        assert error(found, expected) <= ERROR
+
+    check()
+
+
+STEPS = {
+    # Half a step at the largest value, relative to it: 16-bit values aren't changed; E2M1 cuts
+    # what is just below 8 to 6; the mantissas of fp8 have 3 bits; integers have equal steps.
+    ("none", torch.bfloat16): 0.0,
+    ("none", torch.float16): 0.0,
+    ("per_1x32", torch.uint8): 1 / 4,
+    ("int4", FN): 1 / 14,
+    ("int4", FNUZ): 1 / 14,
+    ("per_tensor", torch.int8): 1 / 254,
+    ("per_token", torch.int8): 1 / 254,
+    **{(s, FN): 16 / 448 for s in ("per_tensor", "per_token", "per_1x128")},
+    **{(s, FNUZ): 8 / 240 for s in ("per_tensor", "per_token", "per_1x128")},
+}
+
+
+@kinds
+def test_quantising_costs_half_a_step_of_the_format(scheme, dtype):
+    make = torch.Generator().manual_seed(4)
+    weights = draw((3, 128, 128), make, dtype)
+    back = quantise_weights(weights, scheme, dtype).dequantise()
+    worst = (back - weights.double()).abs().max().item() / weights.abs().max().item()
+    bound = STEPS[scheme, dtype]
+    assert worst <= bound * (1 + 1e-6)
+    assert worst >= bound / 4
+
+
+def test_nan_in_an_operand_reaches_the_rows_that_use_it():
+    states = torch.ones(2, 32)
+    states[1, 7] = float("nan")
+    x = quantise_activations(states, "per_1x32")
+    w = quantise_weights(torch.ones(2, 4, 32), "per_1x32")
+    found = moe_stage1(x, w, torch.tensor([[0], [1]]))
+    assert found[0].isfinite().all()
+    assert found[1].isnan().all()
+
+
+def test_operands_that_make_no_sense_are_refused():
+    x, w = Quantised("none", torch.ones(1, 4)), Quantised("none", torch.ones(2, 4, 4))
+    for ids in ([[2]], [[-1]]):
+        for stage in (moe_stage1, moe_stage2):
+            states = x if stage is moe_stage1 else Quantised("none", torch.ones(1, 1, 4))
+            with pytest.raises(UsageError, match="the weights have 2"):
+                stage(states, w, torch.tensor(ids))
+    with pytest.raises(UsageError, match="scales are missing with the scheme per_token"):
+        Quantised("per_token", torch.ones(1, 4)).dequantise()
+    with pytest.raises(UsageError, match="scales are not expected with the scheme none"):
+        Quantised("none", torch.ones(1, 4), torch.ones(1)).dequantise()
 
 
 def test_rows_are_sorted_by_expert_into_whole_blocks():

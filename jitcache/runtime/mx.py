@@ -95,9 +95,9 @@ def mxfp4_quantise(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mxfp4_dequantise(packed: Tensor, scales: Tensor) -> Tensor:
-    """Values of `mxfp4_quantise`'s result; float32, infinite where that is too narrow."""
+    """Values of `mxfp4_quantise`'s result; float64, which holds them exactly."""
     values = e2m1_decode(unpack4(packed)).unflatten(-1, (-1, BLOCK))
-    return (values * e8m0_decode(scales)[..., None]).flatten(-2).float()
+    return (values * e8m0_decode(scales)[..., None]).flatten(-2)
 
 
 def quantise8(

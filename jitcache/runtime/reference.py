@@ -2,11 +2,12 @@
 
 What is computed follows AITER 9bab8388 (aiter/fused_moe.py, `torch_moe_stage1` and
 `torch_moe_stage2` describe the same sums) and CK's element operations: products of dequantised
-values are summed in float32, gate and up halves of w1 are [gate; up], the activation is SiLU
+values are summed, gate and up halves of w1 are [gate; up], the activation is SiLU
 or erf-GELU, the routed weight multiplies a row's sums (in stage 1 before the activation), and
 stage 2 adds up the experts of a token. Weights and scales are in their plain, unshuffled order.
 
-Rounding of the output to the kernel's type is left to the caller: results are float32.
+Everything is computed in float64, where dequantised values are exact, and given as float32; CK's
+kernels sum in float32. Rounding to the kernel's output type is left to the caller.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Quantised:
     scales: Tensor | None = None
 
     def dequantise(self) -> Tensor:
-        """Values in float32, in the logical shape.
+        """Values in float64, which holds them exactly, in the logical shape.
 
         Raises:
             UsageError: scales are missing, or are there without a scheme.
@@ -49,12 +50,12 @@ class Quantised:
             missing = "missing" if self.scales is None else "not expected"
             raise UsageError(f"scales are {missing} with the scheme {self.scheme}")
         if self.scales is None:
-            return self.values.float()
+            return self.values.double()
         if self.scheme == "per_1x32":
             return mx.mxfp4_dequantise(self.values, self.scales)
         if self.scheme == "int4":
-            return mx.int4_decode(self.values) * self.scales
-        values = self.values.float()
+            return mx.int4_decode(self.values).double() * self.scales
+        values = self.values.double()
         if self.scheme == "per_1x128":
             scales = self.scales.repeat_interleave(128, dim=-1)
             if scales.shape[-2] != values.shape[-2]:
@@ -134,10 +135,10 @@ def moe_stage1(
         gate, up = (x[token] @ w[expert].T).split(inter_dim, dim=-1)
         if topk_weights is not None:
             # CK's operation scales both products, before the activation.
-            weight = topk_weights[token, slot].float()[:, None]
+            weight = topk_weights[token, slot].double()[:, None]
             gate, up = gate * weight, up * weight
         out[token, slot] = _activate(gate, activation) * up
-    return out
+    return out.float()
 
 
 def moe_stage2(
@@ -167,9 +168,9 @@ def moe_stage2(
         token, slot = (topk_ids == expert).nonzero(as_tuple=True)
         part = x[token, slot] @ w[expert].T
         if topk_weights is not None:
-            part = part * topk_weights[token, slot].float()[:, None]
+            part = part * topk_weights[token, slot].double()[:, None]
         out.index_add_(0, token, part)
-    return out
+    return out.float()
 
 
 @dataclass(frozen=True, slots=True)
