@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jitcache.errors import BuildError, DamagedError, ForbiddenError, InputError
 from jitcache.lockfile import Lock, LockedModule, load_lock
+from jitcache.runtime.content import Content
 from jitcache.runtime.module import Module
 from jitcache.runtime.objects import Loaded, Objects
 from jitcache.runtime.policy import POLICY_VARIABLE, Refusal, RefusedError, jit_policy
 from jitcache.runtime.shim import Shim
 from jitcache.store.layout import Bucket, Layout, seed_roots
 from jitcache.store.store import Store
+
+if TYPE_CHECKING:
+    from jitcache.codegen.catalog import Variant
 
 _SUFFIX = ".lock.json"
 _MODULE_PREFIX = "module_"
@@ -111,6 +117,27 @@ def open_module(
         InputError: something is missing, and the configuration of remotes is malformed.
     """
     begin = time.perf_counter()
+    content, told = _open(lock, locked, store, remotes=remotes)
+
+    def widen(held: Content, instance: str, variant: Variant, why: str) -> Content:
+        from jitcache.runtime import building
+
+        wider = building.with_kernel(held.lock, locked.name, instance, variant, store, why)
+        return _open(wider, pick(wider, locked.name), store, remotes=remotes)[0]
+
+    return Module(
+        content,
+        widen=widen,
+        built=built,
+        told=told,
+        load_ms=(time.perf_counter() - begin) * 1000,
+    )
+
+
+def _open(
+    lock: Lock, locked: LockedModule, store: Store, *, remotes: bool
+) -> tuple[Content, tuple[tuple[str, str, str], ...]]:
+    """The content of a module, and what remotes said of it in vain."""
     source = Objects(store, lock.arch, remotes=remotes)
     actions = {v.action.key: v.action for i in locked.instances for v in i.variants}
     read = {key: source.read(action) for key, action in actions.items()}
@@ -127,16 +154,7 @@ def open_module(
             tuple(refusals),
             f"build or fetch it: `jitcache prebuild {lock.manifest} --arch {lock.arch}`",
         )
-    return Module(
-        lock,
-        locked,
-        replace(host, data=b""),
-        objects,
-        shim,
-        built=built,
-        told=tuple(source.told),
-        load_ms=(time.perf_counter() - begin) * 1000,
-    )
+    return Content(lock, locked, replace(host, data=b""), objects, shim), tuple(source.told)
 
 
 def _open_shim(host: Loaded, locked: LockedModule) -> Shim | Refusal:
@@ -183,12 +201,6 @@ def _locks(store: Store) -> Iterator[Path]:
 
 def _build(manifest: str, arch: str | None, why: str, store: Store) -> str:
     """Build a manifest as the policy says, in a process of its own; a sentence about it."""
-    # Imported here: a load that finds everything never needs them.
-    import json
-    import subprocess
-    import sys
-    import warnings
-
     policy = jit_policy()
     command = ["prebuild", manifest, *(["--arch", arch] if arch else [])]
     if policy == "forbid":
@@ -201,17 +213,8 @@ def _build(manifest: str, arch: str | None, why: str, store: Store) -> str:
         raise InputError(why, where=manifest, hint="load it by its manifest's name to build it")
     if policy == "warn":
         warnings.warn(f"jitcache compiles {manifest} now: {why}", RuntimeWarning, stacklevel=4)
-    done = subprocess.run(
-        [sys.executable, "-m", "jitcache", *command, "--quiet", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "JITCACHE_DIR": str(store.layout.root)},
-    )
-    if done.returncode != 0:
-        raise BuildError(
-            f"{why}; building it failed",
-            where=f"jitcache {' '.join(command)}",
-            details=tuple(done.stderr.strip().splitlines()[-5:]),
-        )
-    return f"built {json.loads(done.stdout)['built']} objects of {manifest}: {why}"
+    # Imported here: a load that finds everything never needs it.
+    from jitcache.runtime import building
+
+    said = building.run(command, store, why)
+    return f"built {said['built']} objects of {manifest}: {why}"

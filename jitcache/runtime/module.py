@@ -11,70 +11,79 @@ import threading
 import time
 import warnings
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from jitcache.errors import ForbiddenError, UnsupportedError
-from jitcache.lockfile import Lock, LockedInstance, LockedModule, LockedVariant
+from jitcache.errors import ForbiddenError, JitcacheError, UnsupportedError
+from jitcache.lockfile import Lock, LockedInstance
 from jitcache.runtime import devices
 from jitcache.runtime import hip as hip_module
+from jitcache.runtime.content import Content
 from jitcache.runtime.devices import OtherCuNum
 from jitcache.runtime.hip import Hip, UnavailableError
 from jitcache.runtime.objects import Loaded
-from jitcache.runtime.policy import MissError, Refusal, RefusedError
-from jitcache.runtime.shim import Answer, Call, Launch, Problem, Shim, Unsupported
+from jitcache.runtime.policy import MissError, Refusal, RefusedError, jit_policy
+from jitcache.runtime.shim import Answer, Call, Launch, Problem, Unsupported
 
 if TYPE_CHECKING:
-    from jitcache.codegen.catalog import ModuleSpec
+    from jitcache.codegen.catalog import ModuleSpec, Variant
+
+    Widen = Callable[[Content, str, Variant, str], Content]
+    """Builds a kernel of an instance, by name and for a reason; what the module holds then."""
 
 
 class Module:
     """A module that was built, ready to be launched. May be used from any thread.
 
-    Attributes:
-        name: AITER's name of the module.
-        lock: the lock it was resolved by.
-        locked: its part of the lock.
+    Args:
+        content: what it holds.
         built: what had to be built for it, and why, as sentences; usually none.
         told: (remote, object, why), where a remote was asked in vain or was not believed.
+        load_ms: what loading it took, in milliseconds.
+        widen: builds a kernel that it doesn't hold, for a content that does.
+
+    Attributes:
+        name: AITER's name of the module.
+        built: as given, and what calls had built since.
+        told: as given.
     """
 
     def __init__(
         self,
-        lock: Lock,
-        locked: LockedModule,
-        host: Loaded,
-        objects: dict[str, Loaded],
-        shim: Shim,
+        content: Content,
         *,
+        widen: Widen,
         built: tuple[str, ...] = (),
         told: tuple[tuple[str, str, str], ...] = (),
         load_ms: float = 0.0,
     ) -> None:
-        self.name = locked.name
-        self.lock = lock
-        self.locked = locked
+        self.name = content.locked.name
         self.built = built
         self.told = told
-        self._host = host
-        self._objects = objects
-        self._shim = shim
+        self._content = content
+        self._widen = widen
         self._load_ms = load_ms
-        self._instances: dict[str, LockedInstance] = {i.name: i for i in locked.instances}
-        self._index = {name: i for i, name in enumerate(shim.names)}
         self._chosen: dict[tuple[int, int, int, str], str] = {}
         self._functions: dict[tuple[int, str, int], int] = {}
         self._ready: dict[tuple[int, str, int, int, int], int] = {}
         self._modules: dict[tuple[int, str], int] = {}
         self._checked: dict[int, float] = {}
         self._other_cu_num: dict[int, OtherCuNum] = {}
+        self._failed: dict[tuple[str, Variant], JitcacheError] = {}
         self._spec: ModuleSpec | None = None
         self._guard = threading.Lock()
+        self._building = threading.Lock()
         _live.add(self)
 
     @property
+    def lock(self) -> Lock:
+        """The lock it was resolved by, with what was built since."""
+        return self._content.lock
+
+    @property
     def instances(self) -> tuple[LockedInstance, ...]:
-        """The instances that it was built with."""
-        return self.locked.instances
+        """The instances that it holds."""
+        return self._content.locked.instances
 
     @property
     def spec(self) -> ModuleSpec:
@@ -96,69 +105,36 @@ class Module:
                 (that of the other activation) is passed over for its heuristic, as AITER does.
 
         Raises:
-            MissError: it wasn't built.
+            MissError: it wasn't built, and `JITCACHE_JIT` forbids to build it when it is launched.
             UnsupportedError: AITER has no kernel for this block_m.
         """
         key = (stage, block_m, inter_dim, kernel_name)
         found = self._chosen.get(key)
         if found is None:
-            found = self._chosen[key] = self._choose(*key)
+            try:
+                found = self._chosen[key] = self._content.choose(self.spec, *key)
+            except MissError as miss:
+                # It is built when it is launched: only then its K is known.
+                if jit_policy() == "forbid":
+                    raise
+                return miss.kernel
         return found
-
-    def _choose(self, stage: int, block_m: int, inter_dim: int, kernel_name: str) -> str:
-        from jitcache.codegen.catalog import Unsupported as NoKernel
-        from jitcache.codegen.catalog import check_arch, dispatch, find
-
-        arch = self.lock.arch
-        check_arch(arch)
-        if kernel_name in self._instances:
-            if self._instances[kernel_name].stage != stage:
-                raise UnsupportedError(f"is not a kernel of stage {stage}", where=kernel_name)
-            return kernel_name
-        if kernel_name and find(kernel_name, self.spec, arch) is not None:
-            raise MissError(
-                kernel_name,
-                "a tuned table or a caller names it",
-                manifest=self.lock.manifest,
-                line='scope = "module"',
-            )
-        wanted = dispatch(self.spec, arch, 1 if stage == 1 else 2, block_m, inter_dim)
-        if isinstance(wanted, NoKernel):
-            raise UnsupportedError(
-                f"AITER dispatches nothing for stage {stage}, block_m {block_m}, inter_dim"
-                f" {inter_dim}: {wanted.reason}",
-                where=self.name,
-            )
-        if wanted.name not in self._instances:
-            heights = sorted({i.block_m for i in self.instances if i.stage == stage})
-            line = f"inter_dim = {inter_dim}" if block_m in heights else 'scope = "inter-dim"'
-            raise MissError(
-                wanted.name,
-                f"AITER dispatches it for stage {stage}, block_m {block_m}, inter_dim {inter_dim};"
-                f" block_m {', '.join(map(str, heights)) or 'none'} of this stage were built",
-                manifest=self.lock.manifest,
-                line=line,
-            )
-        return wanted.name
 
     def prepare(self, name: str, problem: Problem) -> Launch | Unsupported:
         """What a launch of an instance would be; needs no GPU.
 
         Raises:
-            MissError: the module lacks the instance, or the variant that the problem runs.
+            JitcacheError: the module lacks the kernel, as for `launch`.
         """
-        call = self._ask(name, problem)
+        call = self._ask(name, problem, 0)
         if isinstance(call, Unsupported):
             return call
-        self._variant(name, call.answer(), problem)
+        self._variant(name, call.answer(), problem, 0)
         return call.snapshot()
 
     def kernel(self, name: str, launch: Launch) -> tuple[str, bytes]:
         """Symbol and code object of the variant that a prepared launch runs."""
-        for variant in self._instances[name].variants:
-            if _fits(variant, launch.hot_loop, launch.tail_even, launch.non_temporal):
-                return variant.kernel, self._objects[variant.action.key].data
-        raise KeyError(name)
+        return self._content.kernel(name, launch)
 
     def launch(self, name: str, problem: Problem, *, stream: int = 0, device: int = -1) -> None:
         """Launch an instance; returns as soon as it is queued.
@@ -170,14 +146,15 @@ class Module:
             device: device index; -1 is the thread's current one.
 
         Raises:
-            MissError: the module lacks the instance or the variant.
-            ForbiddenError: it isn't loaded yet, and the stream is being captured.
+            MissError: the module lacks the kernel, and `JITCACHE_JIT` forbids to build it.
+            ForbiddenError: it isn't built or loaded yet, and the stream is being captured.
+            BuildError: it was tried to build it, and that failed.
             UnsupportedError: CK refuses the problem.
             UnavailableError: there is no HIP runtime or no GPU.
             RefusedError: the GPU or the runtime isn't what the module was built for.
             HipError: HIP refuses the launch.
         """
-        call = self._ask(name, problem)
+        call = self._ask(name, problem, stream)
         if isinstance(call, Unsupported):
             raise UnsupportedError(call.reason, where=name)
         said = call.answer()
@@ -191,7 +168,7 @@ class Module:
         wanted = (device, name, said.hot_loop, said.tail_even, said.non_temporal)
         function = self._ready.get(wanted)
         if function is None:
-            index = self._variant(name, said, problem)
+            index = self._variant(name, said, problem, stream)
             function = self._function(driver, device, name, index, stream)
             self._ready[wanted] = function
         if current == device:
@@ -240,7 +217,9 @@ class Module:
             UnavailableError: there is no HIP runtime or no GPU.
             HipError: there is no such device.
         """
-        return devices.refusal(self.lock, self._objects.values(), hip_module.require_hip(), device)
+        return devices.refusal(
+            self.lock, self._content.objects.values(), hip_module.require_hip(), device
+        )
 
     def other_cu_num(self, device: int) -> OtherCuNum | None:
         """Whether a device has another number of compute units than was planned for.
@@ -253,6 +232,7 @@ class Module:
 
     def explain(self) -> dict[str, Any]:
         """What was loaded, from which layer, what was built and why, and where it is resident."""
+        content = self._content
         with self._guard:
             resident: dict[str, list[int]] = {}
             for device, key in self._modules:
@@ -261,14 +241,14 @@ class Module:
             other = dict(self._other_cu_num)
         return {
             "module": self.name,
-            "manifest": self.lock.manifest,
-            "target": self.lock.arch,
-            "cu_num": self.lock.cu_num,
-            "toolchain": self.lock.toolchain,
+            "manifest": content.lock.manifest,
+            "target": content.lock.arch,
+            "cu_num": content.lock.cu_num,
+            "toolchain": content.lock.toolchain,
             "load_ms": round(self._load_ms, 3),
             "built": list(self.built),
             "remotes": [{"remote": r, "object": o, "reason": why} for r, o, why in self.told],
-            "host": _origin(self._host),
+            "host": _origin(content.host),
             "instances": [
                 {
                     "name": i.name,
@@ -280,49 +260,78 @@ class Module:
                             "tail": v.tail,
                             "non_temporal": v.non_temporal,
                             "kernel": v.kernel,
-                            **_origin(self._objects[v.action.key]),
+                            **_origin(content.objects[v.action.key]),
                             "devices": sorted(resident.get(v.action.key, [])),
                         }
                         for v in i.variants
                     ],
                 }
-                for i in self.instances
+                for i in content.locked.instances
             ],
             "devices": {
                 str(d): {
                     "load_ms": round(ms, 3),
-                    "cu_num": other[d].found if d in other else self.lock.cu_num,
+                    "cu_num": other[d].found if d in other else content.lock.cu_num,
                 }
                 for d, ms in sorted(checked.items())
             },
         }
 
-    def _ask(self, name: str, problem: Problem) -> Call | Unsupported:
-        if name not in self._instances:
-            raise MissError(
-                name, "it isn't in the lock", manifest=self.lock.manifest, line='scope = "module"'
-            )
-        return self._shim.ask(self._index[name], problem)
+    def _ask(self, name: str, problem: Problem, stream: int) -> Call | Unsupported:
+        try:
+            return self._content.ask(name, problem)
+        except MissError as miss:
+            self._build(miss, name, problem, stream)
+            return self._content.ask(name, problem)
 
-    def _variant(self, name: str, said: Answer, problem: Problem) -> int:
-        variants = self._instances[name].variants
-        for index, variant in enumerate(variants):
-            if _fits(variant, bool(said.hot_loop), bool(said.tail_even), bool(said.non_temporal)):
-                return index
-        wanted = f"{'hot' if said.hot_loop else 'cold'}-{'even' if said.tail_even else 'odd'}"
-        wanted += "-nt" if said.non_temporal else ""
-        dim = "model_dim" if self._instances[name].stage == 1 else "inter_dim"
-        raise MissError(
-            f"the {wanted} kernel of {name}",
-            f"{dim} {problem.k} runs it",
-            manifest=self.lock.manifest,
-            line=f"{dim} = {problem.k}",
-        )
+    def _variant(self, name: str, said: Answer, problem: Problem, stream: int) -> int:
+        try:
+            return self._content.variant(name, said, problem)
+        except MissError as miss:
+            self._build(miss, name, problem, stream)
+            return self._content.variant(name, said, problem)
+
+    def _build(self, miss: MissError, name: str, problem: Problem, stream: int) -> None:
+        """Have the kernel built that a call misses, as the policy says."""
+        policy = jit_policy()
+        if policy == "forbid":
+            raise miss
+        driver = hip_module.open_hip()
+        if isinstance(driver, Hip) and driver.capturing(stream):
+            raise ForbiddenError(
+                f"{miss.what}; it can't be built while a graph is captured",
+                where=miss.where,
+                hint=f"launch it once before capturing, or {miss.hint}",
+            )
+        variant = self._wanted(name, problem)
+        with self._building:
+            if self._content.holds(name, variant):
+                return
+            if (failed := self._failed.get((name, variant))) is not None:
+                raise failed.with_traceback(None)
+            if policy == "warn":
+                what = f"jitcache compiles {variant} of {name} now: {miss.what}"
+                warnings.warn(what, RuntimeWarning, stacklevel=4)
+            try:
+                self._content = self._widen(self._content, name, variant, miss.what)
+            except JitcacheError as e:
+                self._failed[name, variant] = e
+                raise
+            self.built += (f"built {variant} of {name}: {miss.what}",)
+
+    def _wanted(self, name: str, problem: Problem) -> Variant:
+        """The kernel of an instance that runs for a problem."""
+        from jitcache.codegen.catalog import find, variant_for
+
+        instance = find(name, self.spec, self.lock.arch)
+        if instance is None:
+            raise UnsupportedError(f"AITER's {self.name} has no such kernel", where=name)
+        return variant_for(instance, problem.k, bool(problem.non_temporal), splitk=problem.splitk)
 
     def _function(self, driver: Hip, device: int, name: str, index: int, stream: int | None) -> int:
         """Load a kernel on a device, once; while a stream is captured that is refused."""
         key = (device, name, index)
-        variant = self._instances[name].variants[index]
+        variant = self._content.instances[name].variants[index]
         if key not in self._functions and stream is not None and driver.capturing(stream):
             raise ForbiddenError(
                 f"it isn't loaded on device {device} yet, and loading it would break the graph"
@@ -348,7 +357,7 @@ class Module:
             with driver.on_device(device):
                 where = (device, variant.action.key)
                 if where not in self._modules:
-                    image = self._objects[variant.action.key].data
+                    image = self._content.objects[variant.action.key].data
                     self._modules[where] = driver.load_module(image)
                 self._functions[key] = driver.function(self._modules[where], variant.kernel)
             self._checked[device] += (time.perf_counter() - begin) * 1000
@@ -356,19 +365,12 @@ class Module:
 
     def _forked(self) -> None:
         self._guard = threading.Lock()
+        self._building = threading.Lock()
         self._functions.clear()
         self._ready.clear()
         self._modules.clear()
         self._checked.clear()
         self._other_cu_num.clear()
-
-
-def _fits(variant: LockedVariant, hot: bool, even: bool, non_temporal: bool) -> bool:
-    return (
-        variant.hot_loop == hot
-        and variant.tail in ("full", "even" if even else "odd")
-        and variant.non_temporal in (None, non_temporal)
-    )
 
 
 def _origin(item: Loaded) -> dict[str, Any]:
