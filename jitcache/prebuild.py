@@ -1,4 +1,4 @@
-"""Build everything a plan needs, once: look up, compile what is missing, publish, lock.
+"""Build everything a plan needs, once: look up, compile what is missing, publish.
 
 Several processes may prebuild the same thing at the same time. Each takes the locks of the
 missing actions it can get without waiting and compiles those; what somebody else holds it
@@ -9,21 +9,20 @@ published the moment its compile ends.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from jitcache import digest
+from jitcache.action.actions import Action
 from jitcache.action.command import launched
-from jitcache.action.headers import HeaderSet, listing
-from jitcache.action.resolve import Resolved, Resolver
-from jitcache.action.worklist import ModuleWork
+from jitcache.action.headers import HeaderSet
+from jitcache.action.resolve import Resolver
 from jitcache.codegen.native import Recipe
 from jitcache.errors import StoreError
-from jitcache.lockfile import Lock, LockedAction, LockedInstance, LockedModule, LockedVariant
-from jitcache.store.durable import explained
-from jitcache.store.model import ActionRecord, Hit, Output
+from jitcache.outcome import Built, Failure
+from jitcache.publication import publish
+from jitcache.store.model import ActionRecord, Hit
 from jitcache.store.store import Store
 from jitcache.toolchain.model import Toolchain
 
@@ -32,89 +31,6 @@ if TYPE_CHECKING:
     from jitcache.build.model import Compiled, CompileJob, Event
     from jitcache.plan.model import Plan
     from jitcache.store.locks import Acquired, Busy
-
-HEADERS_OUTPUT = "headers.json"
-"""Output that lists the headers a translation unit read: what `why-miss` compares."""
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One thing to build: its resolved key and a label for people."""
-
-    resolved: Resolved
-    label: str
-
-    @property
-    def key(self) -> str:
-        """The action key."""
-        return self.resolved.key
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An action that could not be built.
-
-    Attributes:
-        label: the instance and variant.
-        error: the compiler's first error, or why it was not published.
-        log: all diagnostics, where there are any.
-        command: reproduces it, where a compiler ran.
-    """
-
-    label: str
-    error: str
-    log: str | None = None
-    command: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return {
-            "label": self.label,
-            "error": self.error,
-            "log": self.log,
-            "command": self.command,
-        }
-
-
-@dataclass(slots=True)
-class Built:
-    """What became of the actions of one target.
-
-    Attributes:
-        records: the record of every action that is there now, by key.
-        hits: actions that were there already, or that another process built.
-        fetched: actions that a remote had.
-        built: actions compiled and published by us.
-        failed: actions that could not be built.
-        not_run: labels of actions that were not tried, because an earlier one failed.
-        cpu_s: CPU seconds of our compilers.
-        wall_s: seconds in all.
-        run_directory: of our last ninja run, where there was one.
-    """
-
-    records: dict[str, ActionRecord] = field(default_factory=dict)
-    hits: int = 0
-    fetched: int = 0
-    built: int = 0
-    failed: list[Failure] = field(default_factory=list)
-    not_run: list[str] = field(default_factory=list)
-    cpu_s: float = 0.0
-    wall_s: float = 0.0
-    run_directory: Path | None = None
-
-
-def actions_of(modules: Sequence[ModuleWork], resolver: Resolver) -> dict[str, Action]:
-    """Every action of a work list once, by its recipe's identity.
-
-    Raises:
-        ToolchainError: headers can't be read.
-    """
-    found: dict[str, Action] = {}
-    for module in modules:
-        for recipe, label in module.recipes():
-            if recipe.identity not in found:
-                found[recipe.identity] = Action(resolver.resolve(recipe), label)
-    return found
 
 
 class Prebuilder:
@@ -268,12 +184,10 @@ class Prebuilder:
         from jitcache.build.capacity import choose_jobs, read_machine
         from jitcache.build.model import CompileFailed, Finished, NotRun
         from jitcache.build.packed import pack_jobs, unpacked
-        from jitcache.build.rundir import clean_runs, new_run_directory, release_run_directory
+        from jitcache.build.rundir import run_directory
         from jitcache.build.runner import run
         from jitcache.store.layout import Bucket
 
-        runs = self._store.layout.bucket(Bucket.RUNS)
-        clean_runs(runs)
         learned = self._store.layout.bucket(Bucket.DURATIONS)
         known = durations.load(learned)
         machine = read_machine()
@@ -291,9 +205,6 @@ class Prebuilder:
         jobs = [job for job, _ in packed]
         parallel = jobs_for([job.memory or 0 for job in jobs])
         self._on_start(jobs, parallel)
-        directory = new_run_directory(runs)
-        built.run_directory = directory
-        self._describe(directory, ours, members, known)
 
         def take(event: Event) -> None:
             if isinstance(event, Finished):
@@ -309,7 +220,9 @@ class Prebuilder:
                     durations.append(learned, [sample])
             self._on_event(event)
 
-        try:
+        with run_directory(self._store.layout.bucket(Bucket.RUNS)) as directory:
+            built.run_directory = directory
+            self._describe(directory, ours, members, known)
             result = run(
                 jobs,
                 directory=directory,
@@ -317,8 +230,6 @@ class Prebuilder:
                 keep_going=self._keep_going,
                 on_event=take,
             )
-        finally:
-            release_run_directory(directory)
         built.cpu_s += result.cpu_s
         failed = [o for o in result.outcomes if isinstance(o, CompileFailed)]
         not_run = [o for o in result.outcomes if isinstance(o, NotRun)]
@@ -409,36 +320,21 @@ class Prebuilder:
                 )
             )
             return
-        header_file = compiled.output.with_name(HEADERS_OUTPUT)
-        with explained("keep what a compile has read", header_file):
-            header_file.write_bytes(listing(headers))
-        files = {recipe.output_name: compiled.output, HEADERS_OUTPUT: header_file}
-        mode = 0o444 if recipe.kind == "device" else 0o555
-        record = ActionRecord(
-            key=action.key,
+        device = recipe.kind == "device"
+        record = publish(
+            self._store,
+            compiled,
             inputs=inputs,
-            outputs=tuple(
-                Output(
-                    name,
-                    digest.of_file(path),
-                    path.stat().st_size,
-                    mode if name == recipe.output_name else 0o444,
-                )
-                for name, path in sorted(files.items())
-            ),
-            target=self._arch if recipe.kind == "device" else "host",
+            headers=headers,
+            target=self._arch if device else "host",
             toolchain=self._toolchain.id,
-            label=f"{action.label} {self._arch}",
-            created=int(time.time()),
-            facts=_facts(recipe, compiled),
+            instance=recipe.context["name"] if device else "",
+            mode=0o444 if device else 0o555,
         )
-        built.records[action.key] = self._store.put(record, files)
+        built.records[action.key] = record
         built.built += 1
         self._keep_facts(record, recipe.output_name, built.run_directory)
-        # What was published needs no second copy on the disk.
-        compiled.output.unlink(missing_ok=True)
-        header_file.unlink(missing_ok=True)
-        self._on_built(built.records[action.key])
+        self._on_built(record)
 
     def _keep_facts(
         self, record: ActionRecord, output_name: str, run_directory: Path | None
@@ -453,111 +349,3 @@ class Prebuilder:
         kernels = tuple(known.get("kernels", ()))
         facts = Facts(record.key, size, known["cpu_ms"], known["peak_rss"], kernels)
         append_facts(run_directory, facts)
-
-
-class Keyed(Protocol):
-    """What has an action key."""
-
-    @property
-    def key(self) -> str:
-        """The action key."""
-
-
-class Identified(Protocol):
-    """What a lock says of the toolchain; a `Toolchain`, or what a plan file pins of one."""
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-
-    @property
-    def provider(self) -> str:
-        """`rocm` or `llvm`."""
-
-    @property
-    def hip_version(self) -> tuple[int, int]:
-        """(major, minor) of the HIP headers."""
-
-
-def make_lock(
-    *,
-    manifest: str,
-    manifest_digest: str,
-    arch: str,
-    cu_num: int,
-    toolchain: Identified,
-    modules: Sequence[ModuleWork],
-    actions: Mapping[str, Keyed],
-    records: Mapping[str, ActionRecord],
-) -> Lock:
-    """The lock of a completely built plan.
-
-    Args:
-        manifest: name of the manifest.
-        manifest_digest: digest of its content.
-        arch: target architecture.
-        cu_num: compute units of the target.
-        toolchain: what it was built with.
-        modules: the work list.
-        actions: by recipe identity, from `actions_of`.
-        records: by key, from `Prebuilder.build`.
-    """
-
-    def record_of(identity: str) -> ActionRecord:
-        return records[actions[identity].key]
-
-    locked = []
-    for module in modules:
-        instances: dict[str, LockedInstance] = {}
-        for kernel in module.kernels:
-            record = record_of(kernel.recipe.identity)
-            variant = LockedVariant(
-                hot_loop=kernel.variant.hot_loop,
-                tail=kernel.variant.tail,
-                non_temporal=kernel.variant.non_temporal,
-                kernel=record.facts["kernels"][0]["symbol"],
-                action=_locked(record),
-            )
-            known = instances.get(kernel.instance.name)
-            instances[kernel.instance.name] = LockedInstance(
-                name=kernel.instance.name,
-                stage=kernel.instance.stage,
-                block_m=kernel.block_m,
-                variants=(*(known.variants if known else ()), variant),
-            )
-        locked.append(
-            LockedModule(
-                name=module.name,
-                host=_locked(record_of(module.shim.identity)),
-                instances=tuple(instances.values()),
-            )
-        )
-    return Lock(
-        manifest=manifest,
-        manifest_digest=manifest_digest,
-        arch=arch,
-        cu_num=cu_num,
-        toolchain=toolchain.id,
-        provider=toolchain.provider,
-        hip_version=toolchain.hip_version,
-        modules=tuple(locked),
-    )
-
-
-def _locked(record: ActionRecord) -> LockedAction:
-    return LockedAction(record.key, tuple(o for o in record.outputs if o.name != HEADERS_OUTPUT))
-
-
-def _facts(recipe: Recipe, compiled: Compiled) -> dict[str, Any]:
-    usage = compiled.usage
-    facts: dict[str, Any] = {
-        "cpu_ms": round(usage.cpu_s * 1000),
-        "wall_ms": round(usage.wall_s * 1000),
-        "peak_rss": usage.peak_rss,
-    }
-    if recipe.kind == "device":
-        from jitcache import codeobject
-
-        facts["instance"] = recipe.context["name"]
-        facts["kernels"] = [k.to_json() for k in codeobject.read(compiled.output).kernels]
-    return facts

@@ -9,10 +9,10 @@ from pathlib import Path
 import zstandard
 
 from jitcache import digest
+from jitcache.action.headers import HEADERS_OUTPUT
 from jitcache.lockfile import Lock, LockedAction, LockedInstance, LockedModule, LockedVariant
 from jitcache.pack.signed import Belief
 from jitcache.pack.write import contents, tar_pieces
-from jitcache.prebuild import HEADERS_OUTPUT
 from jitcache.store.model import ActionRecord
 from jitcache.store.store import Store
 from tests.remote_help import CI, TRUST

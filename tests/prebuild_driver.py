@@ -9,9 +9,10 @@ import json
 import sys
 from pathlib import Path
 
+from jitcache.action.actions import actions_of
 from jitcache.action.resolve import Resolver
 from jitcache.action.worklist import ModuleWork, worklist
-from jitcache.prebuild import Prebuilder, actions_of
+from jitcache.prebuild import Prebuilder
 from jitcache.store.store import Store
 from tests.fake_toolchain import make_toolchain
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jitcache import digest
+from jitcache.action.actions import actions_of
 from jitcache.action.command import compile_command
 from jitcache.action.resolve import Resolver
 from jitcache.action.worklist import worklist
@@ -16,8 +17,9 @@ from jitcache.codegen import native
 from jitcache.codegen.catalog import ModuleSpec, Quant, instances, variant_for
 from jitcache.errors import InputError, JitcacheError, UsageError
 from jitcache.manifest.load import load_manifest
+from jitcache.outcome import Built
 from jitcache.plan.planner import plan
-from jitcache.prebuild import Built, Prebuilder, actions_of
+from jitcache.prebuild import Prebuilder
 from jitcache.store.store import Store
 from jitcache.toolchain.allocator import (
     LIBRARIES,

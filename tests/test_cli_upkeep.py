@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from jitcache import digest
-from jitcache.action.headers import listing
+from jitcache.action.headers import HEADERS_OUTPUT, listing
 from jitcache.cli import main as main_module
 from jitcache.cli.main import main
 from jitcache.cli.quantities import parse_age, parse_size
 from jitcache.errors import ExitCode
 from jitcache.lockfile import Lock, LockedAction, LockedModule, write_lock
-from jitcache.prebuild import HEADERS_OUTPUT
 from jitcache.store.layout import Bucket
 from jitcache.store.memo import MemoHeader
 from jitcache.store.model import ActionRecord, Output

@@ -76,12 +76,13 @@ def test_the_locks_are_those_that_prebuild_writes(fleet):
     """Byte for byte: whoever built it, and wherever."""
     fleet.worker("--shard", "0/1", store="w0")
     fleet.gather(store="w1")
+    from jitcache.action.actions import actions_of
     from jitcache.action.resolve import Resolver
     from jitcache.action.worklist import worklist
     from jitcache.lockfile import dump_lock
+    from jitcache.lockmaker import make_lock
     from jitcache.manifest.load import load_manifest, manifest_digest
     from jitcache.plan.planner import plan
-    from jitcache.prebuild import actions_of, make_lock
     from tests.fake_toolchain import make_toolchain
 
     manifest = load_manifest("kimi-k2.5-mxfp4-tp2")

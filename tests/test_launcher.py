@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from jitcache.action.actions import actions_of
 from jitcache.action.command import compile_command, launched
 from jitcache.action.resolve import Resolver
 from jitcache.errors import UsageError
-from jitcache.prebuild import Prebuilder, actions_of
+from jitcache.prebuild import Prebuilder
 from jitcache.store.store import Store
 from jitcache.toolchain.launcher import Launcher, find_launcher
 from tests.fake_toolchain import make_toolchain

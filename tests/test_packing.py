@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jitcache.action.actions import Action, actions_of
 from jitcache.action.resolve import Resolver
 from jitcache.action.worklist import worklist
 from jitcache.build import packjob
@@ -21,8 +22,9 @@ from jitcache.buildlog.compilecommand import CompileCommand, parse_command
 from jitcache.codegen.native import Recipe, packed_recipe
 from jitcache.errors import JitcacheError
 from jitcache.manifest.load import load_manifest
+from jitcache.outcome import Built
 from jitcache.plan.planner import plan
-from jitcache.prebuild import Action, Built, Prebuilder, actions_of
+from jitcache.prebuild import Prebuilder
 from jitcache.store.store import Store
 from jitcache.toolchain.find import find_toolchain
 from tests.build_help import job

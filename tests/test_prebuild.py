@@ -14,10 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from jitcache.action.actions import actions_of
+from jitcache.action.headers import HEADERS_OUTPUT
 from jitcache.action.resolve import Resolver
 from jitcache.errors import StoreError
 from jitcache.lockfile import dump_lock, parse_lock
-from jitcache.prebuild import HEADERS_OUTPUT, Built, Prebuilder, actions_of, make_lock
+from jitcache.lockmaker import make_lock
+from jitcache.outcome import Built
+from jitcache.prebuild import Prebuilder
 from jitcache.store.store import Store
 from tests.fake_toolchain import compiles, make_toolchain
 from tests.prebuild_driver import work

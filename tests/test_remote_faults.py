@@ -14,10 +14,10 @@ import time
 import pytest
 
 from jitcache import digest
+from jitcache.action.headers import HEADERS_OUTPUT
 from jitcache.cli.main import main
 from jitcache.errors import InputError, StoreError
 from jitcache.lockfile import Lock, LockedModule, write_lock
-from jitcache.prebuild import HEADERS_OUTPUT
 from jitcache.remote import config as config_module
 from jitcache.remote.chain import Guarded
 from jitcache.remote.config import load_remotes

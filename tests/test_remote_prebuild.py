@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from jitcache.action.actions import actions_of
 from jitcache.action.resolve import Resolver
-from jitcache.prebuild import Prebuilder, actions_of
+from jitcache.prebuild import Prebuilder
 from jitcache.remote.fetch import Fetched, Fetcher
 from jitcache.remote.push import push
 from jitcache.store.model import Hit

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from jitcache.action.actions import actions_of
 from jitcache.action.resolve import Resolver
 from jitcache.action.worklist import worklist
 from jitcache.build.durations import Durations, features_of
@@ -30,7 +31,7 @@ from jitcache.manifest.load import load_manifest
 from jitcache.plan.model import Plan
 from jitcache.plan.needs import Needs, Rows, grouped, merged
 from jitcache.plan.planner import plan
-from jitcache.prebuild import Prebuilder, actions_of
+from jitcache.prebuild import Prebuilder
 from jitcache.report.assemble import report_run
 from jitcache.report.kernels import Need, rows_text
 from jitcache.report.markdown import render as render_markdown

@@ -10,22 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jitcache import codeobject
+from jitcache.action.actions import Action
 from jitcache.action.resolve import Resolver
 from jitcache.cli import sweep as cli
 from jitcache.cli.main import main
 from jitcache.codegen import native
 from jitcache.errors import ExitCode, InputError, JitcacheError, ToolchainError
-from jitcache.prebuild import Action, Prebuilder
+from jitcache.prebuild import Prebuilder
 from jitcache.store.model import Hit
 from jitcache.store.store import Store
-from jitcache.sweep import (
-    BITCODE_OUTPUT,
-    FlagSet,
-    Sweeper,
-    figures_of,
-    parse_flag_set,
-    with_flags,
-)
+from jitcache.sweep.figures import figures_of
+from jitcache.sweep.flagset import FlagSet, parse_flag_set, with_flags
+from jitcache.sweep.sweeper import BITCODE_OUTPUT, Sweeper
 from jitcache.toolchain.find import find_toolchain
 from tests.fake_toolchain import add_bitcode_tools, compiles, make_toolchain
 from tests.prebuild_driver import work

@@ -21,6 +21,9 @@ from jitcache.toolchain.model import Toolchain
 HeaderSet = tuple[MemoHeader, ...]
 """Headers sorted by name."""
 
+HEADERS_OUTPUT = "headers.json"
+"""Output that lists the headers a translation unit read: what `why-miss` compares."""
+
 
 class Headers:
     """Header sets of one toolchain, with what was already checked in this process.

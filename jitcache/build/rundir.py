@@ -7,6 +7,7 @@ nobody works there any more. No process id is ever looked at.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -14,6 +15,7 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from jitcache.build.edge import EVENTS
@@ -62,6 +64,21 @@ def release_run_directory(directory: Path) -> None:
     fd = _held.pop(directory, None)
     if fd is not None:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def run_directory(runs_root: Path) -> Iterator[Path]:
+    """A directory for one run, as the block's own; old ones are cleaned away first.
+
+    Raises:
+        StoreError: it can't be made.
+    """
+    clean_runs(runs_root)
+    directory = new_run_directory(runs_root)
+    try:
+        yield directory
+    finally:
+        release_run_directory(directory)
 
 
 def clean_runs(runs_root: Path, keep: int = 8) -> list[Path]:

@@ -182,8 +182,8 @@ def _units(
             expected = estimate(module.shim)
             family = module.kernels[0].instance.family
             # Of its kernels here: another row of the module may run one that isn't planned.
-            rows = merged(
-                needs.of_kernel(module.name, k.instance.name, k.variant) for k in module.kernels
+            rows = needs.of_kernels(
+                module.name, [(k.instance.name, k.variant) for k in module.kernels]
             )
             add(
                 Unit(

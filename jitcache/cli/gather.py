@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from jitcache.cli import output
-from jitcache.cli.prebuild import default_lock_path, fetch_from_remotes
+from jitcache.cli.building import default_lock_path, fetch_from_remotes
 from jitcache.errors import JitcacheError
 from jitcache.fleet.gather import Gathered, collect, lock_of
 from jitcache.fleet.model import FleetPlan

@@ -10,7 +10,7 @@ from jitcache.action.ckfeatures import require
 from jitcache.action.worklist import ModuleWork
 from jitcache.build.durations import load
 from jitcache.cli import output
-from jitcache.cli.prebuild import SALT_VARIABLE
+from jitcache.cli.building import SALT_VARIABLE
 from jitcache.errors import InputError
 from jitcache.fleet.planfile import dump_plan, plan_id
 from jitcache.fleet.planning import Planner

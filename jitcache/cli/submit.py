@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from jitcache.cli import output
-from jitcache.cli.prebuild import launcher_option
+from jitcache.cli.building import launcher_option
 from jitcache.errors import ExitCode, JitcacheError, UsageError
 from jitcache.fleet.engine import dask, k8s, local, slurm
 from jitcache.fleet.engine.job import FleetJob

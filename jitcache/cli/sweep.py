@@ -12,13 +12,14 @@ import click
 from jitcache.action.ckfeatures import require
 from jitcache.action.worklist import KernelWork, module_work, worklist
 from jitcache.cli import output
-from jitcache.cli.prebuild import SALT_VARIABLE, Show
+from jitcache.cli.building import SALT_VARIABLE, Show
 from jitcache.codegen import catalog
 from jitcache.errors import BuildError, UsageError
 from jitcache.manifest.load import load_manifest
 from jitcache.plan.planner import plan
 from jitcache.store.store import Store
-from jitcache.sweep import FlagSet, Row, Sweeper, parse_flag_set
+from jitcache.sweep.flagset import FlagSet, parse_flag_set
+from jitcache.sweep.sweeper import Row, Sweeper
 from jitcache.toolchain.allocator import find_allocator, wished
 from jitcache.toolchain.find import find_toolchain, path_of
 

@@ -76,7 +76,7 @@ def _short(value: str | None) -> str:
 
 def _headers(store: Store, record: ActionRecord) -> dict[str, str] | None:
     """The header listing that `prebuild` stores beside the code object."""
-    from jitcache.prebuild import HEADERS_OUTPUT
+    from jitcache.action.headers import HEADERS_OUTPUT
 
     for o in record.outputs:
         if o.name == HEADERS_OUTPUT:

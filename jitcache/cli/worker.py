@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from jitcache.cli import output
-from jitcache.cli.prebuild import fetch_from_remotes, launcher_option
+from jitcache.cli.building import fetch_from_remotes, launcher_option
 from jitcache.cli.signing import key_option, load_signers
 from jitcache.errors import BuildError, JitcacheError, LostError, UsageError
 from jitcache.fleet.dynamic import run_leased
@@ -101,6 +101,7 @@ def command(
             compiler_env=(*allocating.env, *found.env),
             launcher=found.words,
             on_built=on_built,
+            pack=True,
         )
 
     worker = Worker(plan, store, workshop, prebuilder_of, publisher, _say_built)

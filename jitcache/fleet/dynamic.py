@@ -25,7 +25,7 @@ from jitcache.fleet.lease import (
 from jitcache.fleet.model import FleetPlan, PlannedAction
 from jitcache.fleet.shard import Shard
 from jitcache.fleet.worker import Work, Worker
-from jitcache.prebuild import Failure
+from jitcache.outcome import Failure
 
 _FIRST_LOOK_S = 0.25
 _LAST_LOOK_S = 15.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jitcache.fleet.model import Deployment, FleetPlan, PlannedAction
 from jitcache.fleet.recipes import keys_of, works_of
 from jitcache.lockfile import Lock
-from jitcache.prebuild import make_lock
+from jitcache.lockmaker import make_lock
 from jitcache.store.model import ActionRecord, Hit
 from jitcache.store.store import Store
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from jitcache.action.headers import listing
 from jitcache.action.resolve import Resolved, Resolver
-from jitcache.action.worklist import KernelWork, ModuleWork, worklist
+from jitcache.action.worklist import ModuleWork, worklist
 from jitcache.build.durations import Durations, features_of
 from jitcache.codegen.native import Recipe
 from jitcache.digest import of_bytes
@@ -21,7 +21,8 @@ from jitcache.fleet.model import (
     PlannedModule,
     PlannedVariant,
 )
-from jitcache.plan.model import Plan, TokenRow
+from jitcache.plan.model import Plan
+from jitcache.plan.needs import Needs
 from jitcache.store.store import Store
 from jitcache.toolchain.model import Toolchain
 
@@ -85,6 +86,7 @@ class Planner:
     def _deployment(self, index: int, plan: Plan) -> Deployment:
         arch = plan.target.arch
         modules = worklist(plan)
+        needs = Needs(plan)
         if modules:
             toolchain = self._toolchain_for(arch, modules)
             self._toolchains[arch] = toolchain
@@ -95,17 +97,23 @@ class Planner:
             manifest_digest=plan.digest,
             arch=arch,
             cu_num=plan.target.cu_num,
-            modules=tuple(self._module(index, plan, m) for m in modules),
+            modules=tuple(self._module(index, needs, m, arch) for m in modules),
         )
 
-    def _module(self, index: int, plan: Plan, work: ModuleWork) -> PlannedModule:
-        arch = plan.target.arch
+    def _module(self, index: int, needs: Needs, work: ModuleWork, arch: str) -> PlannedModule:
         keys = {}
         for recipe, label in work.recipes():
             key = self._key(recipe, label, arch)
             keys[recipe.identity] = key
-            kernel = next((k for k in work.kernels if k.recipe.identity == recipe.identity), None)
-            need = _need(index, plan.rows, work.name, kernel)
+            # A host shim is needed wherever one of its module's kernels is.
+            using = [k for k in work.kernels if k.recipe is recipe] or work.kernels
+            rows = needs.of_kernels(work.name, [(k.instance.name, k.variant) for k in using])
+            need = Need(
+                deployment=index,
+                module=work.name,
+                layers=tuple(r.layer for r in rows),
+                tokens=tuple(sorted({t for r in rows for t in r.tokens})),
+            )
             self._wanted[key].needs.append(need)
         return planned_module(work, keys)
 
@@ -156,22 +164,3 @@ def planned_module(work: ModuleWork, keys: dict[str, str]) -> PlannedModule:
         before = instances[name].variants if name in instances else ()
         instances[name] = PlannedInstance(name, kernel.block_m, (*before, variant))
     return PlannedModule(work.name, keys[work.shim.identity], tuple(instances.values()))
-
-
-def _need(index: int, rows: Sequence[TokenRow], module: str, kernel: KernelWork | None) -> Need:
-    """The rows whose calls run a kernel, or for a host shim, any kernel of its module."""
-    using = [row for row in rows if any(_runs(row, module, kernel))]
-    return Need(
-        deployment=index,
-        module=module,
-        layers=tuple(dict.fromkeys(row.layer for row in using)),
-        tokens=tuple(sorted({row.tokens for row in using})),
-    )
-
-
-def _runs(row: TokenRow, module: str, kernel: KernelWork | None) -> Iterator[bool]:
-    for stage in row.stages:
-        yield stage.module == module and (
-            kernel is None
-            or (stage.kernel == kernel.instance.name and stage.variant == kernel.variant)
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from jitcache import digest
+from jitcache.action.actions import Action
 from jitcache.action.headers import listing
 from jitcache.action.resolve import Resolved, Resolver
 from jitcache.action.worklist import ModuleWork, module_work
@@ -13,7 +14,6 @@ from jitcache.codegen.catalog import Instance, Variant
 from jitcache.codegen.native import Recipe
 from jitcache.errors import InputError, ToolchainError
 from jitcache.fleet.model import Deployment, FleetPlan, PlannedAction, PlannedModule
-from jitcache.prebuild import Action
 from jitcache.store.store import Store
 from jitcache.toolchain.model import Toolchain
 

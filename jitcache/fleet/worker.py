@@ -17,7 +17,8 @@ from jitcache.fleet.model import FleetPlan, PlannedAction
 from jitcache.fleet.publish import Publisher
 from jitcache.fleet.recipes import Workshop
 from jitcache.fleet.shard import Shard
-from jitcache.prebuild import Built, Failure, Prebuilder
+from jitcache.outcome import Built, Failure
+from jitcache.prebuild import Prebuilder
 from jitcache.store.model import ActionRecord, Hit
 from jitcache.store.store import Store
 

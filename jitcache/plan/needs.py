@@ -40,7 +40,13 @@ class Needs:
 
     def of_kernel(self, module: str, instance: str, variant: Variant) -> tuple[Rows, ...]:
         """The rows that run one device kernel, layer by layer."""
-        return grouped(self._kernels.get((module, instance, variant), ()))
+        return self.of_kernels(module, [(instance, variant)])
+
+    def of_kernels(self, module: str, kernels: Iterable[tuple[str, Variant]]) -> tuple[Rows, ...]:
+        """The rows that run any of a module's kernels, each an instance and a variant."""
+        return grouped(
+            call for name, v in kernels for call in self._kernels.get((module, name, v), ())
+        )
 
 
 def grouped(calls: Iterable[tuple[str, int]]) -> tuple[Rows, ...]:

@@ -9,23 +9,24 @@ same (`tests/test_split.py`).
 from __future__ import annotations
 
 import os
-import shlex
-import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jitcache import codeobject, digest, identity
+from jitcache import codeobject, digest
 from jitcache.action import keys
 from jitcache.action.headers import HeaderSet, listing
 from jitcache.action.resolve import Resolver
-from jitcache.action.split import back_argv, front_command, mllvm_options, without_mllvm
+from jitcache.action.split import back_argv, front_command
 from jitcache.action.worklist import KernelWork
-from jitcache.errors import InputError, ToolchainError
-from jitcache.prebuild import HEADERS_OUTPUT, Failure
-from jitcache.store.model import ActionRecord, Hit, Output
+from jitcache.errors import ToolchainError
+from jitcache.outcome import Failure
+from jitcache.publication import publish
+from jitcache.store.model import Hit
 from jitcache.store.store import Store
+from jitcache.sweep.figures import Figures, figures_of
+from jitcache.sweep.flagset import FlagSet, with_flags
 from jitcache.toolchain.base import run as run_tool
 from jitcache.toolchain.model import Toolchain
 
@@ -33,51 +34,6 @@ if TYPE_CHECKING:
     from jitcache.build.model import Compiled, CompileJob, Event
 
 BITCODE_OUTPUT = "kernel.bc"
-
-
-@dataclass(frozen=True, slots=True)
-class FlagSet:
-    """Options of LLVM's to try together.
-
-    Attributes:
-        options: each as it stands behind `-mllvm`; none for the product's own flags.
-    """
-
-    options: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return " ".join(self.options) or "(the product's own flags)"
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What a kernel asks of the hardware, and what it is made of.
-
-    Attributes:
-        vgprs: vector registers, accumulation registers included.
-        agprs: accumulation registers.
-        sgprs: scalar registers.
-        vgpr_spills: spilled vector registers.
-        sgpr_spills: spilled scalar registers.
-        scratch: bytes of private memory per thread.
-        lds: bytes of LDS.
-        instructions: all of them, padding left out.
-        waits: `s_waitcnt`.
-        mfma: matrix instructions.
-        code: digest of the instructions' text: equal for equal code.
-    """
-
-    vgprs: int
-    agprs: int
-    sgprs: int
-    vgpr_spills: int
-    sgpr_spills: int
-    scratch: int
-    lds: int
-    instructions: int
-    waits: int
-    mfma: int
-    code: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,66 +59,6 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
         return {**asdict(self), "flags": list(self.flags.options)}
-
-
-def parse_flag_set(text: str) -> FlagSet:
-    """A set from a command line: options separated by blanks.
-
-    Raises:
-        InputError: it holds no option, or a word that is none.
-    """
-    try:
-        words = tuple(shlex.split(text))
-    except ValueError as e:
-        raise InputError(f"can't be read: {e}", where=text) from None
-    bad = [w for w in words if not w.startswith("-") or w in ("-mllvm", "-", "--")]
-    if not words or bad:
-        raise InputError(
-            f"is no set of options: {bad[0]!r}" if bad else "is no set of options",
-            where=text,
-            hint="write them as behind -mllvm: --mllvm '-enable-misched=0 --slp-threshold=0'",
-        )
-    return FlagSet(words)
-
-
-def with_flags(toolchain: Toolchain, flags: FlagSet) -> Toolchain:
-    """The toolchain with these back-end options; they take the place of its own of one name."""
-    if not flags.options:
-        return toolchain
-    names = {_name(o) for o in flags.options}
-    kept = [o for o in mllvm_options(toolchain.device_flags) if _name(o) not in names]
-    device = (
-        *without_mllvm(toolchain.device_flags),
-        *(word for option in (*kept, *flags.options) for word in ("-mllvm", option)),
-    )
-    tag = digest.of_json(list(device))[7:15]
-    return replace(toolchain, device_flags=device, id=f"{toolchain.id}-{tag}")
-
-
-def figures_of(code: codeobject.CodeObject, disassembly: str) -> Figures:
-    """The figures of a code object with one kernel.
-
-    Args:
-        code: its metadata.
-        disassembly: what `llvm-objdump -d` says of it.
-    """
-    (kernel,) = code.kernels
-    instructions = identity.parse_disassembly(disassembly)[kernel.symbol]
-    texts = [i.text for i in identity.without_tail(instructions)]
-    mnemonics = [text.split()[0] for text in texts]
-    return Figures(
-        vgprs=kernel.vgprs,
-        agprs=kernel.agprs,
-        sgprs=kernel.sgprs,
-        vgpr_spills=kernel.vgpr_spills,
-        sgpr_spills=kernel.sgpr_spills,
-        scratch=kernel.scratch,
-        lds=kernel.lds,
-        instructions=len(texts),
-        waits=sum(m.startswith("s_waitcnt") for m in mnemonics),
-        mfma=sum(m.startswith(("v_mfma", "v_smfmac")) for m in mnemonics),
-        code=digest.of_json(texts),
-    )
 
 
 class Sweeper:
@@ -266,14 +162,14 @@ class Sweeper:
                 job = self._job(key, label, task, BITCODE_OUTPUT, command.argv)
                 jobs[key] = (job, task, inputs)
 
-        def publish(compiled: Compiled) -> None:
+        def take(compiled: Compiled) -> None:
             _, task, inputs = jobs[compiled.job.key]
-            self._publish(task, inputs, compiled, self._toolchain.id, {})
+            self._publish(task, inputs, compiled, self._toolchain)
             hit = self._store.lookup(compiled.job.key)
             if isinstance(hit, Hit):
                 found[task.kernel.recipe.identity] = hit.paths[BITCODE_OUTPUT]
 
-        for key, failure in self._run([job for job, _, _ in jobs.values()], publish).items():
+        for key, failure in self._run([job for job, _, _ in jobs.values()], take).items():
             found[jobs[key][1].kernel.recipe.identity] = failure
         return found
 
@@ -288,14 +184,13 @@ class Sweeper:
             jobs.append(self._job(task.key, label, task, task.kernel.recipe.output_name, argv))
         done: dict[str, _Done] = {}
 
-        def publish(compiled: Compiled) -> None:
+        def take(compiled: Compiled) -> None:
             task = tasks[compiled.job.key]
-            kernels = [k.to_json() for k in codeobject.read(compiled.output).kernels]
-            facts = {"instance": task.kernel.instance.name, "kernels": kernels}
-            self._publish(task, task.inputs, compiled, task.toolchain.id, facts)
+            instance = task.kernel.instance.name
+            self._publish(task, task.inputs, compiled, task.toolchain, instance)
             done[task.key] = round(compiled.usage.cpu_s * 1000)
 
-        return done | self._run(jobs, publish)
+        return done | self._run(jobs, take)
 
     def _job(
         self, key: str, label: str, task: _Task, output: str, argv: tuple[str, ...]
@@ -315,7 +210,7 @@ class Sweeper:
             return {}
         from jitcache.build.capacity import choose_jobs, read_machine
         from jitcache.build.model import CompileFailed, Finished
-        from jitcache.build.rundir import clean_runs, new_run_directory, release_run_directory
+        from jitcache.build.rundir import run_directory
         from jitcache.build.runner import run
         from jitcache.store.layout import Bucket
 
@@ -324,17 +219,12 @@ class Sweeper:
                 publish(event.compiled)
             self._on_event(event)
 
-        runs = self._store.layout.bucket(Bucket.RUNS)
-        clean_runs(runs)
         parallel = self._jobs or choose_jobs(read_machine(), [None] * len(jobs)).jobs
         self._on_start(jobs, parallel)
-        directory = new_run_directory(runs)
-        try:
+        with run_directory(self._store.layout.bucket(Bucket.RUNS)) as directory:
             result = run(
                 jobs, directory=directory, parallel=parallel, keep_going=True, on_event=take
             )
-        finally:
-            release_run_directory(directory)
         return {
             o.job.key: Failure(o.job.label, o.first_error, str(o.log), o.command)
             for o in result.outcomes
@@ -346,27 +236,18 @@ class Sweeper:
         task: _Task,
         inputs: dict[str, Any],
         compiled: Compiled,
-        toolchain: str,
-        facts: dict[str, Any],
+        toolchain: Toolchain,
+        instance: str = "",
     ) -> None:
-        header_file = compiled.output.with_name(HEADERS_OUTPUT)
-        header_file.write_bytes(listing(task.headers))
-        files = {compiled.job.output_name: compiled.output, HEADERS_OUTPUT: header_file}
-        record = ActionRecord(
-            key=compiled.job.key,
+        publish(
+            self._store,
+            compiled,
             inputs=inputs,
-            outputs=tuple(
-                Output(name, digest.of_file(path), path.stat().st_size)
-                for name, path in sorted(files.items())
-            ),
+            headers=task.headers,
             target=self._arch,
-            toolchain=toolchain,
-            label=compiled.job.label,
-            created=int(time.time()),
-            facts={"cpu_ms": round(compiled.usage.cpu_s * 1000), **facts},
+            toolchain=toolchain.id,
+            instance=instance,
         )
-        self._store.put(record, files)
-        compiled.output.unlink(missing_ok=True)
 
     def _row(self, task: _Task, done: _Done | None) -> Row:
         if isinstance(done, Failure):
@@ -397,7 +278,3 @@ class _Task:
 
 
 _Done = int | Failure
-
-
-def _name(option: str) -> str:
-    return option.lstrip("-").partition("=")[0]
