@@ -55,20 +55,47 @@ def load(
         BuildError: it was tried to build it, and that failed.
     """
     store = store or Store.of_user()
-    text = os.fspath(what)
+    path, name, built = _resolve(os.fspath(what), module, arch, store)
+    lock = load_lock(path)
+    return _open_or_build(path, lock, pick(lock, name), store, built)
+
+
+def load_all(
+    what: str | os.PathLike[str], *, arch: str | None = None, store: Store | None = None
+) -> tuple[Module, ...]:
+    """Load every module of a lock; of a module's name, that module.
+
+    Arguments and errors are those of `load`.
+    """
+    store = store or Store.of_user()
+    path, name, built = _resolve(os.fspath(what), None, arch, store)
+    lock = load_lock(path)
+    wanted = lock.modules if name is None else (pick(lock, name),)
+    return tuple(_open_or_build(path, lock, locked, store, built) for locked in wanted)
+
+
+def _resolve(
+    text: str, module: str | None, arch: str | None, store: Store
+) -> tuple[Path, str | None, tuple[str, ...]]:
+    """The lock file, the module's name where one is named, and what was built to have it."""
     if module is None and text.startswith(_MODULE_PREFIX):
         module = text
-    built: tuple[str, ...] = ()
+    path = _find_lock(text, module, arch, store)
+    if path is not None:
+        return path, module, ()
+    why = f"no lock file of {text}{f' for {arch}' if arch else ''} was found"
+    built = (_build(text, arch, why, store),)
     path = _find_lock(text, module, arch, store)
     if path is None:
-        why = f"no lock file of {text}{f' for {arch}' if arch else ''} was found"
-        built = (_build(text, arch, why, store),)
-        path = _find_lock(text, module, arch, store)
-        if path is None:
-            raise BuildError("was built, but wrote no lock file", where=text)
-    lock = load_lock(path)
+        raise BuildError("was built, but wrote no lock file", where=text)
+    return path, module, built
+
+
+def _open_or_build(
+    path: Path, lock: Lock, locked: LockedModule, store: Store, built: tuple[str, ...]
+) -> Module:
     try:
-        return open_module(lock, pick(lock, module), store, built=built)
+        return open_module(lock, locked, store, built=built)
     except RefusedError as refused:
         if all(r.reason in {"other-bytes", "not-a-shim"} for r in refused.refusals):
             raise
@@ -76,7 +103,7 @@ def load(
             raise
         built = (*built, _build(lock.manifest, lock.arch, str(refused.refusals[0]), store))
         lock = load_lock(path)
-        return open_module(lock, pick(lock, module), store, built=built)
+        return open_module(lock, pick(lock, locked.name), store, built=built)
 
 
 def pick(lock: Lock, name: str | None) -> LockedModule:
