@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jitcache.errors import UsageError
 
@@ -278,7 +278,7 @@ class _Checker:
         raise UsageError(f"{argument} {problem}", where=self._where, hint=hint)
 
     def number(self, name: str, value: Any) -> None:
-        if not isinstance(value, SupportsIndex):
+        if not hasattr(value, "__index__"):
             self.fail(name, f"must be a whole number, but is {value!r}")
         if value < 1:
             self.fail(name, f"must be positive, but is {value}")
