@@ -14,16 +14,26 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from jitcache import digest
-from jitcache.codegen.catalog import ModuleSpec, Quant, dispatch
+from jitcache.codegen.catalog import (
+    Instance,
+    ModuleSpec,
+    Quant,
+    dispatch,
+    find,
+    parse_module_name,
+)
 from jitcache.lockfile import (
     Lock,
     LockedAction,
     LockedInstance,
     LockedModule,
     LockedVariant,
+    load_lock,
     write_lock,
 )
 from jitcache.store.model import ActionRecord, Output
@@ -133,23 +143,14 @@ def make_lock(
     abi: int = 1,
 ) -> Path:
     """Store a module of heuristic instances for these block_m, and write its lock file."""
-    chosen = [(s, m, dispatch(spec, arch, s, m, inter_dim)) for s in (1, 2) for m in block_ms]
-    instances = []
-    for stage, block_m, instance in chosen:
-        built = []
-        for hot, tail in variants:
-            symbol = f"_Zkernel{stage}_{block_m}_{'hot' if hot else 'cold'}_{tail}_"
-            data = code_object(symbol, arch, os.urandom(8) * 8)
-            name = f"gemm{stage}_{block_m}_{int(hot)}_{tail}.co"
-            action = put(store, name, data, target=arch)
-            built.append(LockedVariant(hot, tail, None, symbol, action))
-        instances.append(LockedInstance(instance.name, stage, block_m, tuple(built)))
-    names = tuple(i.name for i in instances)
-    packed = 2 if spec.a == "fp4x2" else 1
-    steps = tuple(i.tile.k * packed for _, _, i in chosen)
-    heights = tuple(m for _, m, _ in chosen)
-    shim = shim_bytes(names, heights, steps, abi)
-    host = put(store, f"{spec.name}.so", shim, target="host", mode=0o555)
+    chosen = [dispatch(spec, arch, s, m, inter_dim) for s in (1, 2) for m in block_ms]
+    instances = tuple(
+        LockedInstance(
+            i.name, i.stage, i.tile.m, tuple(_variant(store, i, arch, *v) for v in variants)
+        )
+        for i in chosen
+    )
+    host = _host(store, spec, chosen, abi)
     lock = Lock(
         manifest=manifest,
         manifest_digest=digest.of_bytes(manifest.encode()),
@@ -158,13 +159,72 @@ def make_lock(
         toolchain="test",
         provider=provider,
         hip_version=(7, 1),
-        modules=(LockedModule(spec.name, host, tuple(instances)),),
+        modules=(LockedModule(spec.name, host, instances),),
     )
     directory = store.layout.root / "locks-v1"
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{manifest}.{arch}.lock.json"
     write_lock(path, lock)
     return path
+
+
+def _variant(store: Store, instance: Instance, arch: str, hot: bool, tail: str) -> LockedVariant:
+    stage, block_m = instance.stage, instance.tile.m
+    symbol = f"_Zkernel{stage}_{block_m}_{'hot' if hot else 'cold'}_{tail}_"
+    data = code_object(symbol, arch, os.urandom(8) * 8)
+    action = put(store, f"gemm{stage}_{block_m}_{int(hot)}_{tail}.co", data, target=arch)
+    return LockedVariant(hot, tail, None, symbol, action)
+
+
+def _host(
+    store: Store, spec: ModuleSpec, instances: Sequence[Instance], abi: int = 1
+) -> LockedAction:
+    packed = 2 if spec.a == "fp4x2" else 1
+    names = tuple(i.name for i in instances)
+    heights = tuple(i.tile.m for i in instances)
+    shim = shim_bytes(names, heights, tuple(i.tile.k * packed for i in instances), abi)
+    return put(store, f"{spec.name}.so", shim, target="host", mode=0o555)
+
+
+def widen(path: Path, kernel: str, store: Store) -> None:
+    """What `jitcache widen` does to a lock of one module, with kernels of ours."""
+    lock = load_lock(path)
+    (module,) = lock.modules
+    name, _, word = kernel.rpartition(":")
+    hot, tail = word.split("-")[:2]
+    spec = parse_module_name(module.name)
+    held = {i.name: i for i in module.instances}
+    instance = find(name, spec, lock.arch)
+    known = held.get(name) or LockedInstance(name, instance.stage, instance.tile.m, ())
+    added = _variant(store, instance, lock.arch, hot == "hot", tail)
+    held[name] = replace(known, variants=(*known.variants, added))
+    host = _host(store, spec, [find(n, spec, lock.arch) for n in held])
+    wider = LockedModule(module.name, host, tuple(held.values()))
+    write_lock(path, replace(lock, modules=(wider,)))
+
+
+def builder(place: Path) -> Path:
+    """A program for `sys.executable` that stands for jitcache and its compiler.
+
+    It writes its arguments to `place/asked`, takes `place/wait` seconds, and fails where
+    `place/fail` is.
+    """
+    code = (
+        "import sys; from pathlib import Path; from jitcache.store.store import Store;"
+        " from tests import runtime_help as h;"
+        " h.widen(Path(sys.argv[4]), sys.argv[8], Store.of_user())"
+    )
+    script = place / "builder"
+    script.write_text(
+        f"""#!/bin/sh
+echo "$@" >> {place}/asked
+if [ -e {place}/fail ]; then echo error: no compiler >&2; exit 4; fi
+if [ -e {place}/wait ]; then sleep "$(cat {place}/wait)"; fi
+PYTHONPATH={ROOT} {sys.executable} -c '{code}' "$@" && echo '{{"built": 2}}'
+"""
+    )
+    script.chmod(0o755)
+    return script
 
 
 def expected_kernarg(problem: dict[str, int]) -> bytes:
