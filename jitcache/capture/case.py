@@ -49,12 +49,18 @@ class Case:
     Attributes:
         arguments: AITER's arguments of the stage call, by name.
         expected: what `out` must hold afterwards, in its type.
-        tolerance: largest error of a correct kernel, relative to the largest expected value.
+        roundings: how often a correct kernel rounds a value to the type of `expected`: once in
+            stage 1; in stage 2 each expert's part is rounded, and then each sum of parts.
     """
 
     arguments: dict[str, Any]
     expected: Tensor
-    tolerance: float
+    roundings: int
+
+    @property
+    def tolerance(self) -> float:
+        """Largest error of a correct kernel, relative to the largest expected value."""
+        return self.roundings * float(torch.finfo(self.expected.dtype).eps)
 
 
 def make_case(launch: Launch, arch: str, seed: int = 0) -> Case:
@@ -99,7 +105,8 @@ def make_case(launch: Launch, arch: str, seed: int = 0) -> Case:
         result = moe_stage2(x, w, topk_ids, topk_weights=routed)
     expected = result.to(_SIXTEEN[spec.c])
     order = sort_by_expert(topk_ids, topk_weights, instance.tile.m, launch.experts)
-    return Case(_arguments(launch, x, w, order, expected), expected, _tolerance(launch, expected))
+    roundings = 1 if instance.stage == 1 else launch.topk
+    return Case(_arguments(launch, x, w, order, expected), expected, roundings)
 
 
 def _check(launch: Launch) -> None:
@@ -116,13 +123,6 @@ def _values(shape: tuple[int, ...], random: torch.Generator) -> Tensor:
     variance = sum(4.0**e for e in _EXPONENTS) / len(_EXPONENTS)
     spread = powers.repeat_interleave(_SPREAD, dim=-1) / variance**0.5
     return torch.randn(shape, generator=random) * spread
-
-
-def _tolerance(launch: Launch, expected: Tensor) -> float:
-    # A unit in the last place of the largest value for every rounding to the output's type: one
-    # in stage 1; in stage 2 each expert's part is rounded, and then each sum of parts.
-    unit = float(torch.finfo(expected.dtype).eps)
-    return unit if launch.instance.stage == 1 else unit * launch.topk
 
 
 def _arguments(
@@ -161,6 +161,7 @@ def _arguments(
         "sorted_weights": order.weights if launch.instance.mul_routed_weight else None,
         "quant_type": spec.quant.number,
         "activation": _ACTIVATIONS[spec.act][1],
+        "non_temporal_load": launch.non_temporal,
         "is_shuffled": spec.preshuffle,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,9 @@ tail, which is the one that real model dims run."""
 
 _STAGES: tuple[Stage, Stage] = (1, 2)
 _N_BLOCKS = 2
+_SCALE_BLOCK = 128
+"""Rows of the weights that share a scale in per_1x128."""
+_MOST_STEPS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Launch:
         tokens: rows of the activations.
         topk: experts per token.
         experts: experts in all.
+        non_temporal: ask for non-temporal loads of the weights.
     """
 
     instance: Instance
@@ -62,11 +67,12 @@ class Launch:
     tokens: int = 5
     topk: int = 2
     experts: int = 3
+    non_temporal: bool = False
 
     @property
     def variant(self) -> Variant:
         """Which of the instance's kernels these sizes run."""
-        return variant_for(self.instance, self.k)
+        return variant_for(self.instance, self.k, self.non_temporal)
 
     @property
     def model_dim(self) -> int:
@@ -145,5 +151,20 @@ def _work(instance: Instance) -> tuple[int, int]:
     return tile.m * tile.n * tile.k, tile.pipeline
 
 
-def _launch(instance: Instance, steps: int) -> Launch:
-    return Launch(instance, _N_BLOCKS * instance.tile.n, steps * k_per_block(instance))
+def launch_for(instance: Instance, variant: Variant) -> Launch | None:
+    """A launch that runs just this kernel of an instance, or None if no depth does.
+
+    Its loop goes round more than once, where the kernel has one.
+    """
+    for steps in range(_MOST_STEPS, 0, -1):
+        launch = _launch(instance, steps, non_temporal=bool(variant.non_temporal))
+        if launch.variant == variant:
+            return launch
+    return None
+
+
+def _launch(instance: Instance, steps: int, *, non_temporal: bool = False) -> Launch:
+    n = _N_BLOCKS * instance.tile.n
+    if instance.module.quant is Quant.PER_1X128:
+        n = math.lcm(n, _SCALE_BLOCK)
+    return Launch(instance, n, steps * k_per_block(instance), non_temporal=non_temporal)
