@@ -49,6 +49,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "why-miss": ("why_miss", "Explain which input differs from the nearest stored action."),
     "manifest": ("manifest", "Write a manifest from a config.json, or list the shipped ones."),
     "aiter": ("aiter", "Install built modules where AITER's loader finds them."),
+    "capture": ("capture", "Write sample launches with their expected results."),
     "replay": ("replay", "Run a captured launch again and compare its result."),
     "audit": ("audit", "Show what a deployment's calls fall through to in AITER."),
 }

@@ -25,6 +25,9 @@ MAGIC = b"JCCAPS1\n"
 """First bytes of a capsule."""
 SCHEMA = 1
 ALIGNMENT = 16
+EPSILON = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23}
+"""Distance of 1 from the next larger number of a type: at most what two ways to round differ by,
+relative to the value."""
 _HEAD = len(MAGIC) + 8
 # Addresses that no buffer has and no two pointers share, in any 4 bytes of theirs.
 _MARK = 0x7A5C_0001_0000_0000
@@ -41,6 +44,8 @@ class Buffer:
         before: its bytes before the launch.
         expected: its bytes after a correct launch, where known.
         dtype: how its bytes are to be read, for people and comparers.
+        roundings: how often a correct kernel rounds a value to the type on its way to
+            `expected`, where known; decides how much may differ.
     """
 
     field: str
@@ -48,6 +53,14 @@ class Buffer:
     before: bytes
     expected: bytes | None = None
     dtype: str = ""
+    roundings: int | None = None
+
+    @property
+    def tolerance(self) -> float | None:
+        """Largest error of a correct kernel relative to the largest value, where known."""
+        if self.roundings is None or self.dtype not in EPSILON:
+            return None
+        return self.roundings * EPSILON[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +95,17 @@ class Capsule:
     problem: dict[str, int]
     buffers: tuple[Buffer, ...]
 
-    def with_expected(self, out: bytes) -> Capsule:
-        """The same launch with the bytes that `out` must have afterwards."""
-        buffers = tuple(replace(b, expected=out) if b.field == "out" else b for b in self.buffers)
+    @property
+    def out(self) -> Buffer:
+        """The buffer that the kernel writes."""
+        return next(b for b in self.buffers if b.field == "out")
+
+    def with_expected(self, out: bytes, roundings: int | None = None) -> Capsule:
+        """The same launch with what `out` must hold afterwards; see `Buffer`."""
+        buffers = tuple(
+            replace(b, expected=out, roundings=roundings) if b.field == "out" else b
+            for b in self.buffers
+        )
         return replace(self, buffers=buffers)
 
 
@@ -183,6 +204,7 @@ def dump(capsule: Capsule) -> bytes:
                 "dtype": b.dtype,
                 "before": add(b.before),
                 **({} if b.expected is None else {"expected": add(b.expected)}),
+                **({} if b.roundings is None else {"roundings": b.roundings}),
             }
             for b in capsule.buffers
         ],
@@ -241,7 +263,7 @@ def _capsule(r: Reader, blobs: memoryview) -> Capsule:
     kernarg = _blob(r["kernarg"], blobs)
     buffers = []
     for b in r["buffers"].each():
-        b.only("field", "offsets", "dtype", "before", optional=("expected",))
+        b.only("field", "offsets", "dtype", "before", optional=("expected", "roundings"))
         buffers.append(
             Buffer(
                 field=b["field"].one_of(*POINTERS),
@@ -249,6 +271,7 @@ def _capsule(r: Reader, blobs: memoryview) -> Capsule:
                 before=_blob(b["before"], blobs),
                 expected=_blob(b["expected"], blobs) if b.has("expected") else None,
                 dtype=b["dtype"].text(),
+                roundings=b["roundings"].integer() if b.has("roundings") else None,
             )
         )
     problem = r["problem"].only(*_NUMBERS)
