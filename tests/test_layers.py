@@ -28,7 +28,7 @@ LAYERS = (
     ("prebuild", "sweep", "pack", "prebuilt"),
     ("fleet",),
     ("runtime",),
-    ("capture",),
+    ("capture", "selftest"),
     ("cli", "__main__", "codegen.gen_instances"),
 )
 

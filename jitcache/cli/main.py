@@ -50,6 +50,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "manifest": ("manifest", "Write a manifest from a config.json, or list the shipped ones."),
     "aiter": ("aiter", "Install built modules where AITER's loader finds them."),
     "capture": ("capture", "Write sample launches with their expected results."),
+    "selftest": ("selftest", "Run every kernel on a GPU and compare it with the reference."),
     "replay": ("replay", "Run a captured launch again and compare its result."),
     "audit": ("audit", "Show what a deployment's calls fall through to in AITER."),
 }
