@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from jitcache.cli.replay import worst
 from jitcache.runtime.capsule import Buffer, Capsule, write
+from jitcache.runtime.compare import worst
 from tests import runtime_help as help_
 from tests.fake_clang import code_object
 
@@ -63,6 +63,8 @@ def test_without_gpu_or_with_another_it_says_so(tmp_path):
 def test_errors_are_relative_to_the_largest_value_and_nan_is_wrong():
     assert worst(floats(1.0, -8.0), floats(2.0, -8.0), "float32") == 0.125
     assert worst(floats(float("nan")), floats(float("nan")), "float32") == float("inf")
+    assert worst(floats(1.0), floats(float("nan")), "float32") == float("inf")
+    assert worst(floats(float("inf")), floats(1.0), "float32") == float("inf")
     # 0x4000 is 2.0 and 0x4080 is 4.0 in bfloat16.
     assert worst(b"\x00\x40", b"\x80\x40", "bfloat16") == 0.5
     assert worst(struct.pack("<e", 3.0), struct.pack("<e", 4.0), "float16") == pytest.approx(0.25)
