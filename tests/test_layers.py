@@ -25,7 +25,7 @@ LAYERS = (
     ("build", "buildlog"),
     ("report", "lockfile", "lockmaker", "sign", "remote"),
     ("outcome", "publication"),
-    ("prebuild", "sweep", "pack", "prebuilt"),
+    ("prebuild", "sweep", "widen", "pack", "prebuilt"),
     ("fleet",),
     ("runtime",),
     ("capture", "selftest"),

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import os
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from jitcache.cli import output
+from jitcache.errors import ForbiddenError
+from jitcache.runtime.policy import POLICY_VARIABLE, jit_policy
 from jitcache.store.layout import Bucket
+from jitcache.store.model import Hit
 from jitcache.store.store import Store
 from jitcache.toolchain.launcher import LAUNCHERS
 from jitcache.userconfig import remotes_configured
 
 if TYPE_CHECKING:
+    from jitcache.action.actions import Action
     from jitcache.build.model import CompileJob, Event
     from jitcache.build.progress import Progress
     from jitcache.store.locks import Busy
@@ -52,6 +57,48 @@ def fetch_from_remotes(
         return None
 
     return fetch
+
+
+def heed_policy(
+    store: Store,
+    what: str,
+    actions: Sequence[Action],
+    fetch: Callable[[str], ActionRecord | None] | None,
+) -> None:
+    """Refuse or announce a compile, as a policy says that was set.
+
+    Args:
+        store: where results are looked up.
+        what: what is built, for people.
+        actions: what it consists of.
+        fetch: asks the remotes for what the store lacks.
+
+    Raises:
+        ForbiddenError: something would have to be compiled, and the policy forbids it.
+    """
+    # Without one, who runs a command that builds wants to build.
+    policy = jit_policy() if os.environ.get(POLICY_VARIABLE) else "allow"
+    if policy == "allow":
+        return
+    missing = [
+        a.label
+        for a in actions
+        if not isinstance(store.lookup(a.key), Hit) and (fetch is None or fetch(a.key) is None)
+    ]
+    if not missing:
+        return
+    if policy == "forbid":
+        raise ForbiddenError(
+            f"{len(missing)} of {len(actions)} actions would have to be compiled, and"
+            f" {POLICY_VARIABLE}=forbid",
+            where=what,
+            details=tuple(missing),
+            hint="`jitcache warm --from PACK` fetches what was built elsewhere;"
+            f" {POLICY_VARIABLE}=allow builds it here",
+        )
+    output.say(f"warning: {POLICY_VARIABLE}=warn: {len(missing)} actions are compiled here")
+    for label in missing:
+        output.say(f"  {label}")
 
 
 def default_lock_path(store: Store, manifest: str, arch: str) -> Path:

@@ -23,6 +23,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Compute the kernels a deployment can dispatch, with reasons."),
     "generate": ("generate", "Write a pruned AITER blob directory or native sources."),
     "prebuild": ("prebuild", "Build every kernel a deployment needs, once."),
+    "widen": ("widen", "Build further kernels for a module of a lock file."),
     "sweep": ("sweep", "Build kernels under many sets of back-end flags, and compare."),
     "worker": ("worker", "Build one share of a plan file, and publish it."),
     "submit": ("submit", "Run a plan's workers with Slurm, Kubernetes, Dask or here."),

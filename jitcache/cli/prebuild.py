@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,9 +20,10 @@ from jitcache.cli.building import (
     Show,
     default_lock_path,
     fetch_from_remotes,
+    heed_policy,
     launcher_option,
 )
-from jitcache.errors import BuildError, ExitCode, ForbiddenError, UsageError
+from jitcache.errors import BuildError, ExitCode, UsageError
 from jitcache.manifest.load import Manifest, Target, load_manifest, manifest_digest
 from jitcache.manifest.raw import ScopeWord
 from jitcache.outcome import Built, Failure
@@ -30,15 +31,10 @@ from jitcache.plan.model import Plan
 from jitcache.plan.planner import plan
 from jitcache.plan.tuned import read_tuned
 from jitcache.prebuild import Prebuilder
-from jitcache.runtime.policy import POLICY_VARIABLE, jit_policy
-from jitcache.store.model import Hit
 from jitcache.store.store import Store
 from jitcache.toolchain.allocator import find_allocator, wished
 from jitcache.toolchain.find import find_toolchain, path_of
 from jitcache.toolchain.launcher import find_launcher
-
-if TYPE_CHECKING:
-    from jitcache.store.model import ActionRecord
 
 
 @click.command()
@@ -196,8 +192,7 @@ def _one(
     resolver = Resolver(store, toolchain, target.arch, os.environ.get(SALT_VARIABLE, ""))
     actions = actions_of(modules, resolver)
     fetch = fetch_from_remotes(store, {target.arch, "host"})
-    if os.environ.get(POLICY_VARIABLE):
-        _heed_policy(store, manifest, _distinct(actions.values()), fetch)
+    heed_policy(store, manifest.name, _distinct(actions.values()), fetch)
     found = find_launcher(launcher, toolchain, os.environ)
     builder = Prebuilder(
         store,
@@ -247,37 +242,6 @@ def _one(
         path,
         toolchain.no_shortcuts,
     )
-
-
-def _heed_policy(
-    store: Store,
-    manifest: Manifest,
-    actions: list[Action],
-    fetch: Callable[[str], ActionRecord | None] | None,
-) -> None:
-    # Only a policy that was set counts here: who runs `prebuild` without one wants to build.
-    policy = jit_policy()
-    if policy == "allow":
-        return
-    missing = [
-        a.label
-        for a in actions
-        if not isinstance(store.lookup(a.key), Hit) and (fetch is None or fetch(a.key) is None)
-    ]
-    if not missing:
-        return
-    if policy == "forbid":
-        raise ForbiddenError(
-            f"{len(missing)} of {len(actions)} actions would have to be compiled, and"
-            f" {POLICY_VARIABLE}=forbid",
-            where=manifest.name,
-            details=tuple(missing),
-            hint="`jitcache warm --from PACK` fetches what was built elsewhere;"
-            f" {POLICY_VARIABLE}=allow builds it here",
-        )
-    output.say(f"warning: {POLICY_VARIABLE}=warn: {len(missing)} actions are compiled here")
-    for label in missing:
-        output.say(f"  {label}")
 
 
 def _distinct(actions: Any) -> list[Action]:
