@@ -4,6 +4,9 @@ ROOT holds AITER's package. Its `aiter/__init__.py` imports far more than the Mo
 a GPU for some, so the package is entered below it; `aiter/jit/core.py` (the loader) and
 `aiter/ops/moe_op.py` (the ops) are AITER's, unchanged. Its enums come from a module that has
 to be compiled, hence a stand-in.
+
+DRIVER_KERNEL is a kernel name to call with; DRIVER_BUILDER a program that jitcache is to run in
+place of Python where it builds.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import importlib.machinery
 import inspect
 import json
 import logging
+import os
 import sys
 import types
 from pathlib import Path
@@ -64,6 +68,7 @@ def call(ops: types.ModuleType, kind: str, block_m: int, stage: int) -> dict[str
     from tests.test_runtime_stages import arguments, problem_of
 
     given = arguments(kind, stage) | {"block_m": block_m}
+    given["kernelName"] = os.environ.get("DRIVER_KERNEL", "")
     if kind == "fp4":
         for name in ("states", "w1", "w2"):
             given[name] = given[name].view(torch.float4_e2m1fn_x2)
@@ -91,6 +96,7 @@ def call(ops: types.ModuleType, kind: str, block_m: int, stage: int) -> dict[str
 
 def main(root: str, kind: str, block_m: str, *stages: str) -> None:
     ops = aiter_ops(Path(root))
+    sys.executable = os.environ.get("DRIVER_BUILDER", sys.executable)
     for stage in map(int, stages):
         problem = call(ops, kind, int(block_m), stage)
         print("called", json.dumps(problem), flush=True)

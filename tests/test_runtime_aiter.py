@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("pandas")
 
+from jitcache.lockfile import load_lock
 from jitcache.runtime import dropin
 from jitcache.runtime.jitdir import Place
 from jitcache.store.store import Store
@@ -163,6 +164,51 @@ def test_aiter_checks_arguments_by_our_docs(root, machine):
     done = machine.call(root, "bf16", 1)
     assert "ck_moe_stage1: topk needs to be <class 'str'>" in done.stderr
     assert help_.calls(machine.home / "log", "launch") == []
+
+
+def test_a_miss_where_building_is_forbidden(root, machine):
+    lock = lock_of(machine, "fp4", block_m=128)
+    dropin.install(lock, Place.of(machine.jit_dir), machine.store)
+    held = next(i.name for i in load_lock(lock).modules[0].instances if i.stage == 1)
+    # A name that AITER's whole module has: AITER would log a line and run its heuristic's.
+    absent = held.replace("gemm1_256x128x", "gemm1_256x64x")
+    for block_m, name in ((BLOCK_M, ""), (128, absent)):
+        machine.environment["DRIVER_KERNEL"] = name
+        done = machine.call(root, "fp4", 1, block_m=block_m)
+        assert "MissError" in done.stderr
+        assert f"this module was not built with {absent}" in done.stderr
+        assert "into the manifest test-manifest" in done.stderr
+    assert help_.calls(machine.home / "log") == []
+    assert not machine.compiler_ran
+
+
+@pytest.mark.parametrize("policy", ["warn", "allow"])
+def test_a_miss_where_building_is_allowed(root, policy, machine):
+    lock = lock_of(machine, "fp4", block_m=128)
+    dropin.install(lock, Place.of(machine.jit_dir), machine.store)
+    machine.environment |= {
+        "JITCACHE_JIT": policy,
+        "DRIVER_BUILDER": str(help_.builder(machine.home)),
+    }
+    done = machine.call(root, "fp4", 1, 1)
+    assert_launched(machine, done, (1, 1))
+    assert len((machine.home / "asked").read_text().splitlines()) == 1
+    assert ("RuntimeWarning: jitcache compiles" in done.stderr) == (policy == "warn")
+
+
+def test_a_miss_while_a_graph_is_captured(root, machine):
+    lock = lock_of(machine, "fp4", block_m=128)
+    dropin.install(lock, Place.of(machine.jit_dir), machine.store)
+    machine.environment |= {
+        "JITCACHE_JIT": "allow",
+        "DRIVER_BUILDER": str(help_.builder(machine.home)),
+        "RECORDING_HIP_CAPTURING": "1",
+    }
+    done = machine.call(root, "fp4", 1)
+    assert "ForbiddenError" in done.stderr
+    assert "can't be built while a graph is captured" in done.stderr
+    assert help_.calls(machine.home / "log") == []
+    assert not (machine.home / "asked").exists()
 
 
 @pytest.fixture
