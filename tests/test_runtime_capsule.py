@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from jitcache.runtime.capsule import Buffer, Capsule, write
+from jitcache.runtime.capsule import Buffer, Capsule, read, write
 from jitcache.runtime.compare import worst
 from tests import runtime_help as help_
 from tests.fake_clang import code_object
@@ -22,8 +22,8 @@ def floats(*values: float) -> bytes:
     return struct.pack(f"<{len(values)}f", *values)
 
 
-def make(path, expected):
-    out = Buffer("out", (8,), floats(1.0, 2.0), expected, "float32")
+def make(path, expected, roundings=None):
+    out = Buffer("out", (8,), floats(1.0, 2.0), expected, "float32", roundings)
     code = code_object("_Zone", "gfx950", b"x" * 32)
     sizes = ((1, 2, 3), (256, 1, 1))
     made = Capsule("gfx950", "m", "i", "_Zone", code, *sizes, 0, bytes(16), 0, PROBLEM, (out,))
@@ -48,6 +48,22 @@ def test_a_right_result_a_wrong_one_and_one_that_nobody_knows(tmp_path):
         done = replay(path, "-o", str(tmp_path / "result"))
         assert (done.returncode, json.loads(done.stdout)["error"]) == (code, error), done.stderr
         assert (tmp_path / "result").read_bytes() == floats(1.0, 2.0)
+
+
+def test_a_capsule_says_how_much_may_differ(tmp_path):
+    path = tmp_path / "one.capsule"
+    # One unit in the last place beside 2.0 is 2^-23 of it, twice its epsilon's half.
+    near = floats(1.0, 2.0 + 2.0**-22)
+    for roundings, words, code in (
+        (None, (), 0),
+        (0, (), 1),
+        (1, (), 0),
+        (0, ("--tolerance", "1e-6"), 0),
+        (1, ("--tolerance", "1e-9"), 1),
+    ):
+        make(path, near, roundings)
+        assert read(path).out.roundings == roundings
+        assert replay(path, *words).returncode == code, (roundings, words)
 
 
 def test_without_gpu_or_with_another_it_says_so(tmp_path):

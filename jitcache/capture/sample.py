@@ -78,7 +78,7 @@ def _write(choice: Choice, launch: Launch, stages: Stages, directory: Path, seed
     case = make_case(launch, choice.arch, seed)
     made = stages.capture(stages.check(launch.instance.stage, **case.arguments))
     expected = case.expected.contiguous().view(torch.uint8).numpy().tobytes()
-    made = made.with_expected(expected, case.roundings)
+    made = made.with_expected(expected, case.roundings).without_addresses()
     name = f"{choice.family}.{choice.arch}.stage{launch.instance.stage}.capsule"
     capsule.write(directory / name, made)
     return Sample(directory / name, choice, launch, made)

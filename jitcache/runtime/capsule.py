@@ -76,7 +76,7 @@ class Capsule:
         grid: workgroups.
         block: threads per workgroup.
         lds: bytes of dynamic LDS; 0 for CK's kernels.
-        kernarg: argument bytes, with addresses as they were.
+        kernarg: argument bytes; addresses in it are those of another process, or zero.
         clear_bytes: leading bytes of `out` to set to zero before the launch.
         problem: sizes that the argument was made for.
         buffers: what it points at.
@@ -107,6 +107,14 @@ class Capsule:
             for b in self.buffers
         )
         return replace(self, buffers=buffers)
+
+    def without_addresses(self) -> Capsule:
+        """The same launch with zeros for the addresses, which nobody needs any more."""
+        kernarg = bytearray(self.kernarg)
+        for buffer in self.buffers:
+            for offset in buffer.offsets:
+                kernarg[offset : offset + 8] = bytes(8)
+        return replace(self, kernarg=bytes(kernarg))
 
 
 def capture(
