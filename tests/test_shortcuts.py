@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import re
 import subprocess
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from jitcache.action.command import compile_command
+from jitcache.action.resolve import Resolver
 from jitcache.codegen import catalog, native
 from jitcache.codegen.catalog.variants import variant_for
 from jitcache.errors import JitcacheError
+from jitcache.store.store import Store
 from jitcache.toolchain import finish, shortcuts
 from jitcache.toolchain.compiler import build_of
 from jitcache.toolchain.find import examine
@@ -20,6 +23,7 @@ from jitcache.toolchain.model import Toolchain
 from tests.fake_machine import FakeMachine
 
 PROVED = next(iter(shortcuts.PROVED))
+SHORTCUTS = "jitcache/shortcuts"
 
 
 def test_they_are_used_with_what_they_were_proved_with() -> None:
@@ -285,16 +289,39 @@ gfx942 gemm1_256x32x64x128_1x4_MulABScaleWint4_v1 Quant0 1_silu_F8_I4_F16
 """.strip().splitlines()
 
 
+def recipe_of(kernel: str) -> native.Recipe:
+    arch, tile, quant, types = kernel.split()
+    name = f"moe_ck2stages_{tile}_Nswizzle0_{quant}_MulRoutedWeight{types}"
+    instance = catalog.find(name, catalog.parse_name(name).module(act="silu"), arch)
+    assert instance is not None
+    return native.device_recipe(instance, (variant_for(instance, 7168),), arch)
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.split("_v")[0])
+def test_the_key_covers_every_shortcut_and_every_header_of_ck_as_before(
+    kernel: str, cache: Path
+) -> None:
+    arch = kernel.split()[0]
+    used = toolchain_for(arch, cache)
+    kept = tuple(flag for flag in used.device_flags if flag != shortcuts.MACRO)
+    listed = [
+        {h.name: h.digest for h in Resolver(Store(cache), toolchain, arch).scan(recipe_of(kernel))}
+        for toolchain in (used, dataclasses.replace(used, device_flags=kept))
+    ]
+    ours = {f"csrc/{SHORTCUTS}/{f.name}" for f in (finish.CSRC / SHORTCUTS).iterdir()}
+    assert ours <= set(listed[0])
+    assert ours & set(listed[1]) == {f"csrc/{SHORTCUTS}/{n}.hpp" for n in ("begin", "end")}
+    # They replace templates, not files: whoever edits CK's own still gets another key.
+    assert listed[1].items() <= listed[0].items()
+
+
 @pytest.mark.compile
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.split("_v")[0])
 def test_a_kernel_has_the_same_bytes_with_and_without(
     kernel: str, cache: Path, tmp_path: Path
 ) -> None:
-    arch, tile, quant, types = kernel.split()
-    name = f"moe_ck2stages_{tile}_Nswizzle0_{quant}_MulRoutedWeight{types}"
-    instance = catalog.find(name, catalog.parse_name(name).module(act="silu"), arch)
-    assert instance is not None
-    text = native.device_recipe(instance, (variant_for(instance, 7168),), arch).render()
+    arch, text = kernel.split()[0], recipe_of(kernel).render()
     argv = compile_command(toolchain_for(arch, cache), "device").argv
     with_them = compile_with(argv, text, tmp_path / "with", shortcuts.MACRO)
     without = compile_with(argv, text, tmp_path / "without", "-UJITCACHE_CK_SHORTCUTS")
