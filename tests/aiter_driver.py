@@ -81,7 +81,7 @@ def call(ops: types.ModuleType, kind: str, block_m: int, stage: int) -> dict[str
         f"a{stage}_scale": given["a_scale"],
         "quant_type": ops.QuantType(given["quant_type"]),
         "activation": ops.ActivationType(given["activation"]),
-        "splitk": 0,
+        "splitk": given["splitk"] if given["splitk"] > 1 else 0,
         "use_non_temporal_load": True,
         "dst_type": torch.bfloat16,
     }

@@ -151,6 +151,13 @@ def test_aiters_stages_reach_our_launches_and_no_compiler_runs(root, kind, machi
     assert "type hints mismatch" not in done.stderr
 
 
+def test_split_k_as_aiters_host_calls_it(root, machine):
+    if "splitk" not in Path(root, "aiter", "ops", "moe_op.py").read_text():
+        pytest.skip("this AITER doesn't split K")
+    dropin.install(lock_of(machine, "splitk"), Place.of(machine.jit_dir), machine.store)
+    assert_launched(machine, machine.call(root, "splitk", 1), (1,))
+
+
 def test_without_our_module_aiter_builds(root, machine):
     dropin.install(lock_of(machine, "fp4"), Place.of(machine.jit_dir), machine.store)
     dropin.uninstall(Place.of(machine.jit_dir))

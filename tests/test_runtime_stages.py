@@ -26,6 +26,9 @@ def spec_of(kind: str, arch: str = "gfx950") -> ModuleSpec:
         "fp4": help_.FP4,
         "per_token": ModuleSpec("f8", "f8", "b16", Quant.PER_TOKEN, "gelu", 2, preshuffle=True),
         "blockscale": ModuleSpec("f8", "f8", "b16", Quant.PER_1X128, "silu", 2, preshuffle=True),
+        "splitk": ModuleSpec(
+            "f8", "f8", "b16", Quant.PER_1X128, "silu", 2, preshuffle=True, splitk=True
+        ),
         "bf16": ModuleSpec("b16", "b16", "b16", Quant.NO, "silu", 1, preshuffle=True),
     }[kind]
 
@@ -66,8 +69,13 @@ def arguments(kind: str, stage: int) -> dict:
         "fp4": ((SORTED * k // 32,), (E * wide * k // 32,), torch.uint8),
         "per_token": ((rows, 1), (E, wide), torch.float32),
         "blockscale": ((rows, k // 128), (E, wide // 128, k // 128), torch.float32),
-    }.get(kind)
+    }.get("blockscale" if kind == "splitk" else kind)
+    split = kind == "splitk" and stage == 1
     shape = (TOKENS, k // pack) if stage == 1 else (TOKENS, TOPK, k // pack)
+    outs = [(TOKENS, TOPK, n) if stage == 1 else (TOKENS, n), torch.bfloat16]
+    if split:
+        # As AITER's host makes it: 9bab8388, aiter/fused_moe.py:2256-2260.
+        outs = [(SORTED, wide), torch.float32]
     return {
         "states": torch.zeros(shape, dtype=dtype),
         "w1": torch.zeros((E, 2 * INTER, MODEL // pack), dtype=dtype),
@@ -75,7 +83,7 @@ def arguments(kind: str, stage: int) -> dict:
         "sorted_token_ids": torch.zeros(SORTED, dtype=torch.int32),
         "sorted_expert_ids": torch.zeros(SORTED // BLOCK_M, dtype=torch.int32),
         "num_valid_ids": torch.zeros(2, dtype=torch.int32),
-        "out": torch.zeros((TOKENS, TOPK, n) if stage == 1 else (TOKENS, n), dtype=torch.bfloat16),
+        "out": torch.zeros(outs[0], dtype=outs[1]),
         "topk": TOPK,
         "kernelName": "",
         "w_scale": torch.zeros(scales[1], dtype=scales[2]) if scales else None,
@@ -84,7 +92,7 @@ def arguments(kind: str, stage: int) -> dict:
         "sorted_weights": torch.zeros(SORTED) if stage == spec.routed_weight_stage else None,
         "quant_type": spec.quant.number,
         "activation": {"silu": 0, "gelu": 1}[spec.act],
-        "splitk": 1,
+        "splitk": 2 if split else 1,
         "non_temporal_load": False,
         "dst_type": None,
         "is_shuffled": True,
@@ -108,7 +116,20 @@ def problem_of(given: dict, stage: int) -> dict[str, int]:
     problem = {name: 0 if t is None else t.data_ptr() for name, t in pointers.items()}
     n, k = (INTER, MODEL) if stage == 1 else (MODEL, INTER)
     problem |= {"tokens": TOKENS, "topk": TOPK, "sorted_size": SORTED, "n": n, "k": k}
-    return problem | {"splitk": 1, "non_temporal": 0}
+    return problem | {"splitk": given["splitk"], "non_temporal": 0}
+
+
+def test_split_k_sums_up_in_a_buffer_of_every_sorted_row(open_stages, log):
+    stages = open_stages("splitk")
+    call = arguments("splitk", 1)
+    stages.ck_moe_stage1(*call.values())
+    assert [c["call"] for c in calls(log)] == ["load", "memset", "launch"]
+    (launch,) = calls(log, "launch")
+    assert bytes.fromhex(launch["kernarg"]) == expected_kernarg(problem_of(call, 1))
+    # The launch clears all of it, so that a smaller one would be written past its end.
+    short = call | {"out": call["out"][:-1].contiguous()}
+    with pytest.raises(UsageError, match=r"out has .* elements"):
+        stages.ck_moe_stage1(*short.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)

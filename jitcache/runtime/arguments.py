@@ -227,7 +227,12 @@ def examine(
             f"is {splitk}, but the module {'splits' if spec.splitk else 'does not split'} K",
         )
     c.dtype("out", out, *(("float32",) if split else _DTYPES[spec.c]))
-    c.count("out", out, tokens * (topk * n * (2 if split else 1) if stage == 1 else n), exact=True)
+    sorted_size = min(tokens * topk * block_m, sorted_token_ids.shape[0])
+    if split:
+        # Partial sums of gate and up, by sorted row; the whole of it is set to zero first.
+        c.count("out", out, sorted_size * wide)
+    else:
+        c.count("out", out, tokens * (topk * n if stage == 1 else n), exact=True)
 
     for what, ids in (
         ("sorted_token_ids", sorted_token_ids),
@@ -235,7 +240,6 @@ def examine(
         ("num_valid_ids", num_valid_ids),
     ):
         c.dtype(what, ids, "int32")
-    sorted_size = min(tokens * topk * block_m, sorted_token_ids.shape[0])
     c.count("sorted_expert_ids", sorted_expert_ids, -(-sorted_size // block_m))
     c.count("num_valid_ids", num_valid_ids, 1)
     if (sorted_weights is not None) != (spec.routed_weight_stage == stage):
