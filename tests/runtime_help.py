@@ -77,6 +77,7 @@ int32_t jitcache_prepare(int32_t i, const jitcache_problem* p, void* kernarg, si
     launch->kernarg_size = 104;
     launch->hot_loop = p->k / step[i] > 2;
     launch->tail_even = p->k / step[i] % 2 == 0;
+    launch->non_temporal = p->non_temporal;
     launch->clear_bytes = p->splitk > 1 ? 4096 : 0;
     memcpy(kernarg, p, 9 * 8 + 7 * 4);
     memset((char*)kernarg + 100, 0, 4);

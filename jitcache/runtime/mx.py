@@ -12,6 +12,9 @@ can't be mistaken for a small one.
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,6 +27,12 @@ E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """Magnitudes of the codes 0 to 7; 8 to 15 are their negatives."""
 
 _E2M1_MAX_EXPONENT = 2
+_LAST_BELOW = tuple(
+    math.nextafter((low + high) / 2, 0) if upper % 2 == 0 else (low + high) / 2
+    for upper, (low, high) in enumerate(itertools.pairwise(E2M1), 1)
+)
+"""The largest magnitude that is rounded to each code: half-way to the next, which an even next
+code takes for itself."""
 _E8M0_BIAS = 127
 _E8M0_NAN = 255
 _INT4_MAX = 7
@@ -43,15 +52,9 @@ def e2m1_encode(values: Tensor) -> Tensor:
     """
     if values.isnan().any():
         raise UsageError("NaN has no E2M1 code")
-    # Not in a narrower type: rounding twice may round to the wrong neighbour.
-    magnitude = values.abs().double()
-    # Between two neighbours lies one boundary; on it the even code is nearest.
-    code = torch.zeros_like(magnitude, dtype=torch.uint8)
-    for upper in range(1, len(E2M1)):
-        boundary = (E2M1[upper - 1] + E2M1[upper]) / 2
-        above = magnitude >= boundary if upper % 2 == 0 else magnitude > boundary
-        code = torch.where(above, torch.full_like(code, upper), code)
-    return code | (torch.signbit(values).to(torch.uint8) << 3)
+    # In float64: rounding to a narrower type first may lead to the wrong neighbour.
+    code = torch.bucketize(values.abs().double(), torch.tensor(_LAST_BELOW, dtype=torch.float64))
+    return code.to(torch.uint8) | (torch.signbit(values).to(torch.uint8) << 3)
 
 
 def pack4(codes: Tensor) -> Tensor:
