@@ -302,3 +302,26 @@ def test_fetching_is_not_compiling(tmp_path, lock, server, monkeypatch, policy):
     monkeypatch.setenv("JITCACHE_JIT", policy)
     monkeypatch.setattr("jitcache.runtime.load._build", lambda *_: pytest.fail("it was built"))
     assert jitcache.load(lock, store=server).built == ()
+
+
+def test_threads_load_the_same_module_at_the_same_time(tmp_path, lock):
+    configure(tmp_path, ci=remote_of(tmp_path, lock))
+    store = Store(tmp_path / "server")
+    # First from the remote into one store, then all of them from there.
+    for allowed in ({"remote ci", "local"}, {"local"}):
+        start, loaded = threading.Barrier(8), []
+
+        def work(start=start, loaded=loaded):
+            start.wait()
+            loaded.append(jitcache.load(lock, store=store))
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(loaded) == 8
+        assert {layer for module in loaded for layer in layers(module)} <= allowed
+    assert len(list(store.records())) == OBJECTS
+    assert store.notices == []
+    assert launches(loaded[0], tmp_path / "hip.log") == 1

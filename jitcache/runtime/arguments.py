@@ -310,11 +310,13 @@ class _Checker:
 
     def tensors(self, names: tuple[str, ...], tensors: tuple[Any, ...]) -> int:
         """One device, contiguous; the device's index, -1 for host memory."""
-        reference: Any = getattr(tensors[names.index("out")], "device", None)
-        for name, tensor in zip(names, tensors, strict=True):
+        given = dict(zip(names, tensors, strict=True))
+        for name in given.keys() - _OPTIONAL:
+            if given[name] is None:
+                self.fail(name, "is missing")
+        reference = given["out"].device
+        for name, tensor in given.items():
             if tensor is None:
-                if name not in _OPTIONAL:
-                    self.fail(name, "is missing")
                 continue
             if tensor.device != reference:
                 self.fail(name, f"is on {tensor.device}, but out is on {reference}")

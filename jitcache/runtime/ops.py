@@ -74,8 +74,11 @@ def _run(stage: int, key: str, *arguments: Any) -> None:
     stages.launch(stages.check(stage, *arguments))
 
 
-def _nothing(*_arguments: Any) -> None:
-    """A fake tensor has no content to write."""
+def _fake(key: str, *arguments: Any) -> None:
+    """Fake tensors have no content to write. Meta tensors among real ones end here as well."""
+    devices = {str(t.device) for t in arguments if isinstance(t, Tensor)}
+    if len(devices) > 1:
+        raise UsageError(f"the tensors are on {' and '.join(sorted(devices))}", where=key)
 
 
 def _define(stage: int) -> None:
@@ -86,7 +89,7 @@ def _define(stage: int) -> None:
         _run(stage, key, states, *rest)
 
     torch.library.impl(name, ("CPU", "CUDA"), implementation)
-    torch.library.register_fake(name, _nothing)
+    torch.library.register_fake(name, _fake)
 
 
 for _stage in (1, 2):
