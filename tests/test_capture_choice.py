@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jitcache.capture.choice import MODULES, choose
-from jitcache.codegen.catalog import all_families, instances, rejects, steps
+from jitcache.capture.choice import MODULES, choose, launch_for
+from jitcache.codegen.catalog import Variant, all_families, instances, rejects, steps, variants
 from jitcache.errors import UnsupportedError, UsageError
 
 
@@ -47,3 +47,21 @@ def test_what_cannot_be_chosen_is_said():
         choose(arches=["gfx90a"])
     with pytest.raises(UnsupportedError, match="a4w4 runs on gfx942"):
         choose(["a4w4"], ["gfx942"])
+
+
+def test_every_kernel_of_the_families_has_a_launch_that_runs_just_it():
+    for choice in choose():
+        for instance in instances(choice.spec, choice.arch):
+            for variant in variants(instance):
+                launch = launch_for(instance, variant)
+                assert launch is not None
+                assert launch.variant == variant
+                assert rejects(instance, launch.n, launch.k) is None
+                # The loop goes round more than once, so that a step builds on another.
+                assert steps(instance, launch.k) >= 5 or not variant.hot_loop
+
+
+def test_a_kernel_that_no_depth_runs_has_no_launch():
+    # Its pipeline tells odd from even.
+    instance = choose(["a4w4"])[0].launches[0].instance
+    assert launch_for(instance, Variant(True, "full")) is None
