@@ -18,6 +18,7 @@ from jitcache import digest
 from jitcache.errors import InputError, UnsupportedError
 from jitcache.jsonread import Reader, ShapeError, parse
 from jitcache.runtime.hip import Hip, launch_parameters
+from jitcache.runtime.memory import held
 from jitcache.runtime.module import Module
 from jitcache.runtime.shim import POINTERS, Problem, Unsupported
 
@@ -337,25 +338,18 @@ def replay(capsule: Capsule, hip: Hip, device: int = 0) -> dict[str, bytes]:
         raise UnsupportedError(f"device {device} is {arch}, the capsule is for {capsule.arch}")
     patched = bytearray(capsule.kernarg)
     kernarg = (ctypes.c_char * len(patched)).from_buffer(patched)
-    addresses: dict[str, int] = {}
-    with hip.on_device(device):
-        try:
-            for buffer in capsule.buffers:
-                address = addresses[buffer.field] = hip.allocate(len(buffer.before))
-                hip.write(address, buffer.before)
-                for offset in buffer.offsets:
-                    patched[offset : offset + 8] = address.to_bytes(8, "little")
-            if capsule.clear_bytes and "out" in addresses:
-                hip.clear(addresses["out"], capsule.clear_bytes, 0)
-            function = hip.function(hip.load_module(capsule.code), capsule.symbol)
-            size = ctypes.c_size_t(len(capsule.kernarg))
-            extra = launch_parameters(ctypes.addressof(kernarg), size)
-            hip.launch(function, capsule.grid, capsule.block, ctypes.addressof(extra), 0)
-            # Copies wait for the default stream, so what is read is what the kernel wrote.
-            return {b.field: hip.read(addresses[b.field], len(b.before)) for b in capsule.buffers}
-        finally:
-            for address in addresses.values():
-                hip.free(address)
+    with held(hip, device, {b.field: b.before for b in capsule.buffers}) as addresses:
+        for buffer in capsule.buffers:
+            for offset in buffer.offsets:
+                patched[offset : offset + 8] = addresses[buffer.field].to_bytes(8, "little")
+        if capsule.clear_bytes and "out" in addresses:
+            hip.clear(addresses["out"], capsule.clear_bytes, 0)
+        function = hip.function(hip.load_module(capsule.code), capsule.symbol)
+        size = ctypes.c_size_t(len(capsule.kernarg))
+        extra = launch_parameters(ctypes.addressof(kernarg), size)
+        hip.launch(function, capsule.grid, capsule.block, ctypes.addressof(extra), 0)
+        # Copies wait for the default stream, so what is read is what the kernel wrote.
+        return {b.field: hip.read(addresses[b.field], len(b.before)) for b in capsule.buffers}
 
 
 def describe(capsule: Capsule) -> str:
