@@ -115,10 +115,16 @@ def test_sources_of_a_build_that_gave_no_module(jit, store):
     assert found(jit, store) == {}
 
 
-def test_directories_that_aiter_has_to_write(jit, store, tmp_path, monkeypatch):
+def test_what_aiter_has_to_write(jit, store, tmp_path, monkeypatch):
     (tmp_path / "tables").mkdir()
+    (tmp_path / "a8w8_tuned_gemm.csv").touch()
+    (tmp_path / "other.csv").touch()
+    assert found(jit, store) == {}
     monkeypatch.setattr(aiterdoctor.os, "access", lambda path, mode: False)
-    assert found(jit, store) == {"jit": "unwritable", "tables": "unwritable"}
+    tables = {"tables": "unwritable", "a8w8_tuned_gemm.csv": "unwritable"}
+    assert found(jit, store) == {"jit": "unwritable"} | tables
+    # What AITER has to make first is judged by what is there.
+    assert found(jit / "not" / "yet", store) == {"yet": "unwritable"} | tables
 
 
 @pytest.mark.parametrize(

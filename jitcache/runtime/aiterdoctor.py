@@ -17,12 +17,12 @@ from typing import Literal, cast
 from jitcache.runtime import hip as hip_module
 from jitcache.runtime.dropin import KNOWN_COUNTS, Finding, open_installed, status
 from jitcache.runtime.hip import Hip
-from jitcache.runtime.jitdir import MODULES, Place, aiter_package
+from jitcache.runtime.jitdir import MODULES, Place, aiter_package, can_write
 from jitcache.runtime.module import Module
 from jitcache.store.store import Store
 
 MERGED_TABLES = Path("/tmp/aiter_configs")  # noqa: S108 - AITER's, the same for every user
-"""Where AITER merges its tuned tables."""
+"""Where AITER merges its tuned tables; its releases of 2025 merge them in the directory above."""
 
 OLD_LOCK_S = 600
 """A lock that is older was left by a builder that was killed: none writes to it."""
@@ -52,8 +52,7 @@ def doctor(place: Place, store: Store, arch: str | None = None) -> Iterator[Find
     for directory in dict.fromkeys((place.imported, place.builds)):
         for path in sorted(directory.glob("*.so")):
             yield from _compiled(path, here)
-    yield from _unwritable(place.builds, "AITER can't put what it compiles here")
-    yield from _unwritable(MERGED_TABLES, "AITER can't merge its tuned tables here")
+    yield from _unwritable(place.builds)
     yield from _locks(place.builds)
     yield from _blobs(place)
 
@@ -98,9 +97,13 @@ def _compiled(path: Path, here: set[str]) -> Iterator[Finding]:
         yield Finding("other-arch", path, f"holds {', '.join(sorted(arches))}, not {lacking}")
 
 
-def _unwritable(directory: Path, detail: str) -> Iterator[Finding]:
-    if directory.exists() and not os.access(directory, os.W_OK):
-        yield Finding("unwritable", directory, detail)
+def _unwritable(builds: Path) -> Iterator[Finding]:
+    if not can_write(builds):
+        yield Finding("unwritable", builds, "AITER can't put what it compiles here")
+    # Whoever ran AITER first on this machine owns them.
+    for path in (MERGED_TABLES, *sorted(MERGED_TABLES.parent.glob("*tuned*.csv"))):
+        if path.exists() and not os.access(path, os.W_OK):
+            yield Finding("unwritable", path, "AITER can't merge its tuned tables here")
 
 
 def _locks(builds: Path) -> Iterator[Finding]:

@@ -122,7 +122,7 @@ def find_place() -> Place:
         return Place.of(own_directory)
     directories = tuple(_site_directories())
     hooked = [d for d in directories if (d / f"{_HOOK}.pth").exists()]
-    chosen = next(iter(hooked or [d for d in directories if _can_write(d)]), None)
+    chosen = next(iter(hooked or [d for d in directories if can_write(d)]), None)
     if chosen is None:
         raise InputError(
             "AITER's own directory is read-only, and so is every site directory of this Python",
@@ -149,7 +149,7 @@ def _site_directories() -> Iterator[Path]:
         yield Path(site.getusersitepackages())
 
 
-def _can_write(directory: Path) -> bool:
+def can_write(directory: Path) -> bool:
     """Whether files can be made in a directory, which need not exist yet."""
     there = next(d for d in (directory, *directory.parents) if d.exists())
     return os.access(there, os.W_OK)
