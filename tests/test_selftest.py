@@ -208,6 +208,29 @@ def test_a_launch_that_hip_refuses_leaves_the_other_kernels_their_turn(
     assert (code, statuses(found)) == (1, expected)
 
 
+@pytest.mark.parametrize("fail", ["", "hipModuleLaunchKernel", "hipMemcpy"])
+def test_device_memory_is_given_back_whatever_happens(machine, capsys, monkeypatch, fail):
+    lock = a_lock(machine)
+    put_results(machine, lock)
+    monkeypatch.setenv("RECORDING_HIP_FAIL", fail)
+    taken, given = [], []
+    allocate, free = Hip.allocate, Hip.free
+
+    def taking(self, size):
+        taken.append(allocate(self, size))
+        return taken[-1]
+
+    def giving(self, address):
+        given.append(address)
+        free(self, address)
+
+    monkeypatch.setattr(Hip, "allocate", taking)
+    monkeypatch.setattr(Hip, "free", giving)
+    assert run(capsys, lock)[0] == (1 if fail else 0)
+    assert len(taken) > 10
+    assert sorted(given) == sorted(taken)
+
+
 def test_the_launch_finds_the_inputs_in_device_memory(machine, capsys, monkeypatch):
     lock = a_lock(machine, variants=((False, "odd"),))
     put_results(machine, lock)
