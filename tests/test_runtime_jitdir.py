@@ -108,8 +108,11 @@ def test_the_module_is_found_before_aiters_own(machine, tmp_path, monkeypatch):
     dropin.install(make_lock(store), place, store)
     (jit / f"{NAME}.py").write_text("aiters = 1\n")
     (jit / "module_other.py").write_text("aiters = 1\n")
+    # Nothing else is looked for there.
+    (place.modules / "colorsys.py").write_text("ours = 1\n")
     code = (
-        "import importlib, sys\n"
+        "import colorsys, importlib, sys\n"
+        "assert not hasattr(colorsys, 'ours')\n"
         "before = set(sys.modules)\n"
         f"ours = importlib.import_module('aiter.jit.{NAME}')\n"
         "other = importlib.import_module('aiter.jit.module_other')\n"
