@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -45,6 +46,7 @@ def layer_of(module: str) -> int | None:
     return best[1] if best else None
 
 
+@functools.cache
 def modules() -> list[tuple[str, Path]]:
     found = []
     # os.walk, because codegen/ is linked into the package and rglob doesn't follow links.
@@ -71,6 +73,7 @@ def test_every_module_has_a_layer():
 def test_a_module_imports_nothing_downstream(name, path):
     mine = layer_of(name)
     assert mine is not None
+    names = {m for m, _ in modules()}
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -81,7 +84,6 @@ def test_a_module_imports_nothing_downstream(name, path):
                 base = base.rpartition(".")[0]
             stem = node.module or ""
             full = f"{base}.{stem}".rstrip(".") if node.level else stem
-            names = {m for m, _ in modules()}
             deeper = [f"{full}.{a.name}" for a in node.names]
             imported = [d for d in deeper if d in names]
             if len(imported) < len(deeper):
