@@ -407,3 +407,15 @@ def test_what_does_not_exist_is_a_usage_error(machine, capsys):
             main(["selftest", str(lock), *words])
         assert exit_.value.code == 2
         assert text in capsys.readouterr().err
+
+
+def test_every_option_and_reason_is_documented(capsys):
+    page = (help_.ROOT / "docs" / "selftest.md").read_text()
+    headings = [line[3:] for line in page.splitlines() if line.startswith("## ")]
+    assert headings == ["Usage", "What it does", "Examples", "Options", "See also"]
+    with pytest.raises(SystemExit):
+        main(["selftest", "--help"])
+    options = {w for w in capsys.readouterr().out.split() if w.startswith("--")}
+    assert len(options) == 7
+    for word in (options - {"--help"}) | {"no-runtime", "no-torch", "all-skipped", "other-arch"}:
+        assert f"`{word}`" in page, word
