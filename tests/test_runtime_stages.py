@@ -119,6 +119,13 @@ def problem_of(given: dict, stage: int) -> dict[str, int]:
     return problem | {"splitk": given["splitk"], "non_temporal": 0}
 
 
+@pytest.mark.parametrize("split", [0, None])
+def test_no_split_is_a_split_of_one(open_stages, log, split):
+    open_stages().ck_moe_stage1(*(arguments("fp4", 1) | {"splitk": split}).values())
+    (launch,) = calls(log, "launch")
+    assert bytes.fromhex(launch["kernarg"])[92:96] == (1).to_bytes(4, "little")
+
+
 def test_split_k_sums_up_in_a_buffer_of_every_sorted_row(open_stages, log):
     stages = open_stages("splitk")
     call = arguments("splitk", 1)

@@ -69,6 +69,7 @@ class Module:
         self._modules: dict[tuple[int, str], int] = {}
         self._checked: dict[int, float] = {}
         self._other_cu_num: dict[int, OtherCuNum] = {}
+        self._missed: dict[str, MissError] = {}
         self._failed: dict[tuple[str, Variant], JitcacheError] = {}
         self._spec: ModuleSpec | None = None
         self._guard = threading.Lock()
@@ -117,6 +118,7 @@ class Module:
                 # It is built when it is launched: only then its K is known.
                 if jit_policy() == "forbid":
                     raise
+                self._missed[miss.kernel] = miss
                 return miss.kernel
         return found
 
@@ -294,6 +296,8 @@ class Module:
     def _build(self, miss: MissError, name: str, problem: Problem, stream: int) -> None:
         """Have the kernel built that a call misses, as the policy says."""
         policy = jit_policy()
+        # Whoever chose it knew better why.
+        miss = self._missed.get(name, miss)
         if policy == "forbid":
             raise miss
         driver = hip_module.open_hip()
@@ -310,14 +314,14 @@ class Module:
             if (failed := self._failed.get((name, variant))) is not None:
                 raise failed.with_traceback(None)
             if policy == "warn":
-                what = f"jitcache compiles {variant} of {name} now: {miss.what}"
+                what = f"jitcache compiles {variant} of {name} now: {miss.why}"
                 warnings.warn(what, RuntimeWarning, stacklevel=4)
             try:
                 self._content = self._widen(self._content, name, variant, miss.what)
             except JitcacheError as e:
                 self._failed[name, variant] = e
                 raise
-            self.built += (f"built {variant} of {name}: {miss.what}",)
+            self.built += (f"built {variant} of {name}: {miss.why}",)
 
     def _wanted(self, name: str, problem: Problem) -> Variant:
         """The kernel of an instance that runs for a problem."""

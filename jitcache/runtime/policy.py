@@ -98,6 +98,7 @@ class MissError(ForbiddenError):
 
     Attributes:
         kernel: name of the instance, with its variant where the instance is there.
+        why: what needs it, as a clause.
         line: what to add to the manifest.
     """
 
@@ -108,4 +109,5 @@ class MissError(ForbiddenError):
             hint=f"put `{line}` into the manifest {manifest} and run `jitcache prebuild` again",
         )
         self.kernel = kernel
+        self.why = why
         self.line = line
