@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import settings
+
+# torch's threads only get in each other's way on tensors as small as the tests'.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Derandomised: the same examples in every run, so that a red run is the change's fault.
 settings.register_profile("suite", derandomize=True, max_examples=40, deadline=None)

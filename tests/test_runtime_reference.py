@@ -47,9 +47,9 @@ class Shape:
 
 
 def shapes(scheme: str, stage: int):
-    """Small problems: blocks of 128 need 128 rows of weights, the others little."""
+    """Small problems: of blocks of 128 rows of weights there are two, the others need little."""
     blocks, step = (2, 128) if scheme == "per_1x128" else (4, 32)
-    n = {"per_1x128": [64 if stage == 1 else 128]}.get(scheme, [1, 4, 7])
+    n = {"per_1x128": [128 if stage == 1 else 256]}.get(scheme, [1, 4, 7])
     return st.builds(
         Shape,
         tokens=st.integers(1, 3),
@@ -85,6 +85,9 @@ def operands(shape: Shape, stage: int, scheme: str, dtype):
     wide = 2 * shape.n if stage == 1 else shape.n
     x = quantise_activations(draw((*rows, shape.k), make, dtype), scheme, dtype)
     w = quantise_weights(draw((shape.experts, wide, shape.k), make, dtype), scheme, dtype)
+    assert {x.values.dtype, w.values.dtype} == (
+        {dtype, torch.uint8} if scheme == "int4" else {dtype}
+    )
     chosen = torch.rand((shape.tokens, shape.experts), generator=make).argsort()
     weights = torch.rand((shape.tokens, shape.topk), generator=make)
     return x, w, chosen[:, : shape.topk], weights
