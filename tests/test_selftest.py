@@ -192,7 +192,7 @@ def test_what_hip_refuses_is_a_failure_of_each_kernel(machine, capsys, monkeypat
     put_results(machine, lock)
     monkeypatch.setenv("RECORDING_HIP_FAIL", function)
     code, found, _ = run(capsys, lock)
-    assert (code, found["counts"]["failed"]) == (1, 2)
+    assert (code, found["status"], found["counts"]["failed"]) == (1, "wrong", 2)
     for kernel in found["kernels"]:
         assert f"{function} failed: hipErrorOutOfMemory" in kernel["reason"]
 

@@ -60,7 +60,8 @@ def command(
         raise
     bad = [r for r in results if r.status in ("wrong", "failed")]
     if as_json:
-        output.emit_json(_json(results, hip, device, seed))
+        head = {"status": "wrong" if bad else "ok", "device": _device(hip, device), "seed": seed}
+        output.emit_json(head | _json(results))
     else:
         output.out(output.table(_HEADER, [_row(r) for r in results], right="llrrrl"))
     if bad:
@@ -91,12 +92,13 @@ def _row(result: Result) -> tuple[str, ...]:
     )
 
 
-def _json(results: list[Result], hip: Hip, device: int, seed: int) -> dict[str, Any]:
+def _device(hip: Hip, device: int) -> dict[str, Any]:
+    return {"index": device, "arch": hip.arch(device), "hip": list(hip.version)}
+
+
+def _json(results: list[Result]) -> dict[str, Any]:
     counts = Counter(r.status for r in results)
     return {
-        "status": "wrong" if counts["wrong"] or counts["failed"] else "ok",
-        "device": {"index": device, "arch": hip.arch(device), "hip": list(hip.version)},
-        "seed": seed,
         "counts": {word: counts[word] for word in ("ok", "wrong", "failed", "skipped")},
         "kernels": [
             {
