@@ -1,25 +1,27 @@
-"""LLVM's programs for the "bitcode" of fake_clang.py: run as
-`llvm-extract`, `llvm-nm`, `opt` and `llvm-objdump`.
+"""LLVM's programs for the "bitcode" of fake_clang.py: `llvm-extract`, `llvm-nm`, `opt` and
+`llvm-objdump`, whichever the path it is called by ends in.
 """
 
 from __future__ import annotations
 
-import re
-import sys
-from pathlib import Path
+from tests.fake_clang import read, write
 
 
-def main(program: str, argv: list[str]) -> int:
+def main(path: str, argv: list[str]) -> int:
+    program = path.rpartition("/")[2]
     if program == "llvm-nm":
         print("---------------- T _ZN2ck5s_nopEv\n---------------- W _Zweak\n         U _Zelse")
         return 0
     if program == "llvm-extract":
         whole = next(w for w in argv if not w.startswith("-"))
-        kernels = [line.split()[0] for line in Path(whole).read_text().splitlines()]
+        kernels = [line.split()[0] for line in read(whole).splitlines()]
         listed = ", ".join(f"ptr @{k}" for k in kernels)
         print(f"target x\n@_ZL16jitcache_kernels = constant [9 x ptr] [{listed}], align 8")
         return 0
     if program == "llvm-objdump":
+        import re
+        from pathlib import Path
+
         data = Path(argv[-1]).read_bytes()
         symbol = re.search(rb"_Z[0-9a-f]{16}", data)
         assert symbol is not None
@@ -32,10 +34,6 @@ def main(program: str, argv: list[str]) -> int:
     option = "-internalize-public-api-list="
     kept = next(w.removeprefix(option) for w in argv if w.startswith(option)).split(",")
     assert kept[1:] == ["_ZN2ck5s_nopEv"], kept
-    lines = [x for x in Path(whole).read_text().splitlines() if x.split()[0] == kept[0]]
-    Path(output).write_text("\n".join(lines) + "\n")
+    lines = [x for x in read(whole).splitlines() if x.split()[0] == kept[0]]
+    write(output, ("\n".join(lines) + "\n").encode())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).name, sys.argv[2:]))

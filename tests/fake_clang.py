@@ -1,6 +1,6 @@
 """A compiler for tests of prebuild: reads `#include "..."` lines, writes what clang would.
 
-`fake_clang.py [words]`, run as a script through a toolchain made by fake_toolchain. Its output
+`main`, run by the scripts that fake_toolchain makes. Its output
 depends on everything a real compiler's would: source, headers, flags; device outputs are
 well-formed code objects. Each compile (not each scan) appends a line to FAKE_LOG's file,
 named by a `-DFAKE_LOG=` flag. Other flags: `-DFAKE_SLEEP=seconds`, `-DFAKE_FAIL=word` (fail if
@@ -10,13 +10,38 @@ fake_bitcode.py takes apart; with `-x ir` it makes a code object of that.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import re
+import os
 import struct
 import sys
 import time
-from pathlib import Path
+
+# Hundreds of these run in the tests: pathlib, re and OpenSSL would take longer than the rest.
+from _blake2 import blake2b
+
+
+def digest(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=32).digest()
+
+
+def symbol_of(text: str) -> str:
+    """The name of a kernel, by what it is made from."""
+    return "_Z" + digest(text).hex()[:16]
+
+
+def read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123
+        return file.read()
+
+
+def write(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:  # noqa: PTH123
+        file.write(data)
+
+
+def included(text: str) -> list[str]:
+    """Names between the quotes of `#include "..."`, wherever it stands."""
+    return [part.partition('"')[0] for part in text.split('#include "')[1:]]
 
 
 def packed(value: object) -> bytes:
@@ -56,18 +81,18 @@ def code_object(symbol: str, arch: str, payload: bytes) -> bytes:
 
 def back_end(argv: list[str]) -> int:
     """A code object with the bytes that a compile of the kernel alone gives."""
-    kernel, flags = Path(argv[-1]).read_text().splitlines()[0].split(" ", 1)
+    kernel, flags = read(argv[-1]).splitlines()[0].split(" ", 1)
     arch = next(w.partition("=")[2] for w in argv if w.startswith("-mcpu="))
     extra = [v for o, v in itertools.pairwise(argv) if o == "-mllvm"]
     if "-unknown" in extra:
         print("clang (LLVM option parsing): Unknown command line argument", file=sys.stderr)
         return 1
-    whole = hashlib.sha256(repr((kernel, flags, extra)).encode()).digest() * 40
-    Path(argv[argv.index("-o") + 1]).write_bytes(code_object(kernel, arch, whole))
+    whole = digest(repr((kernel, flags, extra))) * 40
+    write(argv[argv.index("-o") + 1], code_object(kernel, arch, whole))
     return 0
 
 
-def main(argv: list[str]) -> int:
+def main(_path: str, argv: list[str]) -> int:
     if "ir" in argv:
         return back_end(argv)
     includes, defines, depfile, output, target = [], {}, "", "", ""
@@ -75,7 +100,7 @@ def main(argv: list[str]) -> int:
     source = argv[-1]
     for word in words:
         if word in ("-I", "-isystem"):
-            includes.append(Path(next(words)))
+            includes.append(next(words))
         elif word.startswith("-D"):
             name, _, value = word[2:].partition("=")
             defines[name] = value
@@ -86,42 +111,41 @@ def main(argv: list[str]) -> int:
             output = next(words)
         elif word.startswith("--offload-arch="):
             target = word.partition("=")[2]
-    text = Path(source).read_text()
-    seen: dict[Path, str] = {}
-    waiting = [Path(source)]
+    text = read(source)
+    seen: dict[str, str] = {}
+    waiting = [text]
     while waiting:
-        for name in re.findall(r'#include "([^"]+)"', waiting.pop().read_text()):
-            found = next((d / name for d in includes if (d / name).is_file()), None)
+        for name in included(waiting.pop()):
+            paths = (f"{d}/{name}" for d in includes)
+            found = next(filter(os.path.isfile, paths), None)
             if found is None:
                 print(f"{source}:1:10: fatal error: '{name}' file not found", file=sys.stderr)
                 return 1
             if found not in seen:
-                seen[found] = found.read_text()
-                waiting.append(found)
+                seen[found] = read(found)
+                waiting.append(seen[found])
     if depfile:
-        Path(depfile).write_text(f"{output}: " + " \\\n  ".join([source, *map(str, seen)]) + "\n")
+        write(depfile, (f"{output}: " + " \\\n  ".join([source, *seen]) + "\n").encode())
     if "-E" in argv:
         return 0
-    with Path(defines["FAKE_LOG"]).open("a") as log:
-        log.write(f"{Path(source).name}\n")
+    with open(defines["FAKE_LOG"], "a", encoding="utf-8") as log:  # noqa: PTH123
+        log.write(f"{source.rpartition('/')[2]}\n")
     time.sleep(float(defines.get("FAKE_SLEEP", "0")))
     if defines.get("FAKE_FAIL") and defines["FAKE_FAIL"] in text:
         print(f"{source}:7:1: error: no matching function for call to 'fake'", file=sys.stderr)
         return 1
     flags = [w for w in argv if w.startswith(("-O", "-mllvm", "-DCODE"))]
     if "-emit-llvm" in argv:
+        import re
+
         kernel = r"jitcache::Instance<([^>]*)>;\s*JITCACHE_KERNEL_V\d\(Instance\d*, ([^)]*)\)"
         said = [" ".join(found) for found in re.findall(kernel, text)]
-        names = ["_Z" + hashlib.sha256(k.encode()).hexdigest()[:16] for k in said]
-        Path(output).write_text("".join(f"{name} {flags}\n" for name in names))
+        names = [symbol_of(k) for k in said]
+        write(output, "".join(f"{name} {flags}\n" for name in names).encode())
         return 0
-    whole = hashlib.sha256(repr((text, sorted(seen.values()), flags)).encode()).digest() * 40
+    whole = digest(repr((text, sorted(seen.values()), flags))) * 40
     if "--cuda-device-only" in argv:
-        symbol = "_Z" + hashlib.sha256(text.encode()).hexdigest()[:16]
+        symbol = symbol_of(text)
         whole = code_object(symbol, target, whole)
-    Path(output).write_bytes(whole)
+    write(output, whole)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -9,8 +9,8 @@ from pathlib import Path
 from jitcache import digest
 from jitcache.toolchain.model import IncludeRoot, Part, Toolchain
 
-CSRC = Path(__file__).parent.parent / "csrc"
-FAKE = Path(__file__).with_name("fake_clang.py")
+ROOT = Path(__file__).parent.parent
+CSRC = ROOT / "csrc"
 
 
 def make_ck(directory: Path) -> Path:
@@ -47,8 +47,7 @@ def make_toolchain(
         make_ck(ck)
     wrapper = place / "clang"
     if not wrapper.exists():
-        wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {FAKE} "$@"\n')
-        wrapper.chmod(0o755)
+        _write_program(wrapper, "fake_clang")
     steering = [f"-DFAKE_LOG={place / 'compiles'}", f"-DFAKE_SLEEP={sleep}"]
     if fail:
         steering.append(f"-DFAKE_FAIL={fail}")
@@ -75,10 +74,16 @@ def make_toolchain(
 def add_bitcode_tools(place: Path) -> None:
     """The programs that packed compiles and sweeps need, beside the compiler."""
     for name in ("llvm-extract", "llvm-nm", "opt", "llvm-objdump"):
-        script = place / name
-        bitcode = FAKE.with_name("fake_bitcode.py")
-        script.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {bitcode} "$0" "$@"\n')
-        script.chmod(0o755)
+        _write_program(place / name, "fake_bitcode")
+
+
+def _write_program(path: Path, module: str) -> None:
+    """A program that runs `main(path, words)` of a module beside this one."""
+    # Imported, not run as a script: so its bytecode is kept.
+    code = f"import sys; sys.path.insert(0, '{ROOT}'); from tests.{module} import main"
+    code += "; sys.exit(main(sys.argv[1], sys.argv[2:]))"
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S -c "{code}" "$0" "$@"\n')
+    path.chmod(0o755)
 
 
 def compiles(place: Path) -> list[str]:

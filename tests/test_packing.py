@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from jitcache.plan.planner import plan
 from jitcache.prebuild import Prebuilder
 from jitcache.store.store import Store
 from jitcache.toolchain.find import find_toolchain
+from tests import fake_clang
 from tests.build_help import job
 from tests.fake_toolchain import add_bitcode_tools, compiles, make_toolchain
 from tests.prebuild_driver import work
@@ -143,7 +143,7 @@ def test_what_an_empty_build_needs() -> None:
 def symbol_of(recipe: Recipe) -> str:
     (variant,) = recipe.context["variants"]
     said = f"{recipe.context['parameters']} {variant['arguments']}"
-    return "_Z" + hashlib.sha256(said.encode()).hexdigest()[:16]
+    return fake_clang.symbol_of(said)
 
 
 def build(
