@@ -126,6 +126,7 @@ EXPORT int hipModuleLoadData(void** module, const void* image)
     char line[200];
     if(failing("hipModuleLoadData"))
         return OUT_OF_MEMORY;
+    usleep((useconds_t)setting("RECORDING_HIP_LOAD_MS", 0) * 1000);
     if(memcmp(head->e_ident, ELFMAG, SELFMAG) != 0 || head->e_machine != 224)
         return INVALID_IMAGE;
     module_t* m = malloc(sizeof *m);

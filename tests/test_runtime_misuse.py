@@ -112,6 +112,18 @@ def test_a_call_is_examined_once_and_its_addresses_each_time(open_stages, monkey
         stages.check(1, *(arguments("fp4", 1) | {"topk": 2.0}).values())
 
 
+def test_the_kernel_is_chosen_anew_for_another_block_m_or_name(open_stages, log):
+    stages = open_stages()
+    call = arguments("fp4", 1)
+    stages.ck_moe_stage1(*call.values())
+    with pytest.raises(MissError, match="block_m 64 of this stage were built"):
+        stages.ck_moe_stage1(*(call | {"block_m": 128}).values())
+    absent = stages.module.choose(1, BLOCK_M, INTER).replace("256x64x128", "256x32x128")
+    with pytest.raises(MissError, match="a tuned table or a caller names it"):
+        stages.ck_moe_stage1(*(call | {"kernelName": absent}).values())
+    assert len(calls(log, "launch")) == 1
+
+
 def test_what_is_remembered_of_calls_is_bounded(open_stages, monkeypatch):
     monkeypatch.setattr("jitcache.runtime.stages._KNOWN_CALLS", 2)
     stages = open_stages()
@@ -259,7 +271,9 @@ def in_threads(count, work):
 
 
 @WAYS
-def test_threads_that_launch_first_share_one_load(open_stages, log, way):
+def test_threads_that_launch_first_share_one_load(open_stages, log, way, monkeypatch):
+    # Long enough for all of them to find that it isn't loaded.
+    monkeypatch.setenv("RECORDING_HIP_LOAD_MS", "50")
     stages = open_stages()
     given = [arguments("fp4", 1) for _ in range(8)]
     assert in_threads(8, lambda n: way(stages, 1, given[n])) == [None] * 8
@@ -269,7 +283,7 @@ def test_threads_that_launch_first_share_one_load(open_stages, log, way):
 
 
 FORK = """
-import os, sys, threading
+import os, signal
 os.environ["JITCACHE_DIR"] = {root!r}
 from tests.test_runtime_stages import arguments
 import jitcache
@@ -282,6 +296,7 @@ stages.ck_moe_stage1(*call)
 module._guard.acquire()
 pid = os.fork()
 if pid == 0:
+    signal.alarm(20)
     try:
         module.explain()
         stages.ck_moe_stage1(*call)
