@@ -178,8 +178,10 @@ def program_source(header: str, listed: tuple[Instance, ...]) -> str:
     )
 
 
-def build_program(tools, header: str, listed: tuple[Instance, ...], place: Path) -> Path:
-    """Compile the program with the host shim's own flags, as an executable."""
+def build_program(
+    tools, header: str, listed: tuple[Instance, ...], place: Path, *flags: str
+) -> Path:
+    """Compile the program with the host shim's own flags and these, as an executable."""
     place.mkdir(parents=True, exist_ok=True)
     source, output, depfile = place / "direct.hip", place / "direct", place / "direct.d"
     source.write_text(program_source(header, listed))
@@ -187,7 +189,7 @@ def build_program(tools, header: str, listed: tuple[Instance, ...], place: Path)
     splits = missing(ck_include(tools), listed[0], NON_TEMPORAL) is None
     words = [w for w in compile_command(tools, "host-shim").argv if w != "-shared"]
     words = [re.sub(r"\{(\w+)\}", lambda m: str(named[m[1]]), w) for w in words]
-    words[1:1] = [f"-I{DIRECT}", f"-DCK_SPLITS_K={int(splits)}"]
+    words[1:1] = [f"-I{DIRECT}", f"-DCK_SPLITS_K={int(splits)}", *flags]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "csrc/jitcache" not in depfile.read_text()

@@ -12,6 +12,14 @@
 #include "ck/tensor_operation/gpu/element/unary_element_wise_operation.hpp"
 #include "ck/utility/blkgemmpipe_scheduler.hpp"
 
+// The host's pass takes gfx942's matrix instructions; those of gfx950 differ in depth.
+#ifdef CK_GFX950
+#include "ck/utility/amd_xdlops.hpp"
+#define __gfx950__ 1
+#include "ck/tensor_operation/gpu/warp/xdlops_gemm.hpp"
+#undef __gfx950__
+#endif
+
 #include <array>
 #include <cstdio>
 #include <cstring>
@@ -65,6 +73,17 @@ void print_argument(const Call& call, Make make)
         std::printf(bytes[0][i] == bytes[1][i] ? "ff" : "00");
     std::printf("\n");
 }
+
+// Answers a call of an operation whose loop steps are K deep, in stored elements.
+#ifdef CK_LAYOUT
+#include "layout.hpp"
+#else
+template <typename Op, int K, typename Make>
+void reply(const Call& call, Make make)
+{
+    print_argument<typename Op::Argument>(call, make);
+}
+#endif
 
 inline bool read_call(Call& c)
 {

@@ -33,7 +33,7 @@ void answer(const Call& call)
         S<lane, BLOCK / lane, 1>, S<1, 0, 2>, S<1, 0, 2>, 2, k1, k1, 0,
         mx, nx, S<1, BLOCK / cn, 1, cn>, S<2, 1, 1, 1>,
         SCHEDULE, PIPELINE, one ? ACT : 0, false, one, CK_NO_SPLIT ROUTED, int32_t, A CK_MORE_TYPES>;
-    print_argument<typename Op::Argument>(call, [](const Call& c) {
+    reply<Op, K>(call, [](const Call& c) {
         return Op::MakeArgument(c.token_ids, c.expert_ids, c.valid_ids, c.states, c.weights,
             std::array<const void*, 1>{ROUTED ? c.routed : nullptr},
             c.out, c.tokens, c.topk, c.sorted_size, c.n, c.k, c.k, c.k,

@@ -27,7 +27,7 @@ void answer(const Call& call)
         2, nx, Store, S<evec, 1, PER_TENSOR ? 1 : evec>,
         SCHEDULE, PIPELINE, one ? ACT : 0, false, one, ROUTED, ck::index_t, A>;
     constexpr int stride = PER_TENSOR ? 0 : 1;
-    print_argument<typename Op::Argument>(call, [](const Call& c) {
+    reply<Op, 128>(call, [](const Call& c) {
         const int scales = (c.k + 31) / 32;
         return Op::MakeArgument(c.token_ids, c.expert_ids, c.valid_ids,
             c.states, c.a_scale, c.weights, c.w_scale,

@@ -6,6 +6,7 @@
 
 #define CK_MX_OPERATION ck::tensor_operation::device::DeviceMoeGemmMXBNS
 #define CK_MX_PAD 0
+#define CK_PLAIN_WEIGHTS
 #define CK_MX_STORE1(BLOCK, N, NX) S<1, 32, 1, 8>
 
 #include "mx.hpp"

@@ -37,7 +37,7 @@ void answer(const Call& call)
         std::min(2, mx), i4 ? (one ? 1 : 2) : nx, Store, Vectors,
         SCHEDULE, PIPELINE, one ? ACT : 0, false, one, ROUTED, !PER_TENSOR, ck::index_t, A>;
     constexpr int stride = PER_TENSOR ? 0 : 1;
-    print_argument<typename Op::Argument>(call, [](const Call& c) {
+    reply<Op, K>(call, [](const Call& c) {
         return Op::MakeArgument(c.token_ids, c.expert_ids, c.valid_ids, c.states, c.weights,
             std::array<const void*, 3>{c.a_scale, c.w_scale, ROUTED ? c.routed : nullptr},
             c.out, c.tokens, c.topk, c.sorted_size, c.n, c.k, c.k, c.k,

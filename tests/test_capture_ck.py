@@ -1,0 +1,96 @@
+"""Samples against CK itself: its descriptors of weights, and a pair of capsules for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jitcache import codeobject
+from jitcache.capture.choice import MODULES, choose
+from jitcache.codegen.catalog import instances
+from tests import capsule_decoder as decoder
+from tests import runtime_help as help_
+from tests.test_csrc import toolchain
+from tests.test_kernargs import CASES, POINTERS, build_program
+
+CHOICES = {f"{c.family}-{c.arch}": c for c in choose()}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("capture")
+
+
+def indices(program, index: int, rows: int, k: int) -> np.ndarray:
+    """Where CK looks for each stored element of the weights of an instance."""
+    question = " ".join(map(str, (index, *("0x0" for _ in POINTERS), 1, 1, 1, rows, k)))
+    answer = subprocess.run([program], input=question, capture_output=True, text=True, check=True)
+    return np.array(answer.stdout.split(), int).reshape(rows, k)
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("name", CHOICES)
+def test_weights_lie_where_cks_descriptors_look_for_them(name, work):
+    choice = CHOICES[name]
+    tools = toolchain(work, choice.arch)
+    listed = tuple(launch.instance for launch in choice.launches)
+    flags = ("-DCK_LAYOUT", *(("-DCK_GFX950",) if choice.arch == "gfx950" else ()))
+    program = build_program(tools, CASES[choice.family][1], listed, work / name, *flags)
+    packed = 2 if choice.spec.b == "fp4x2" else 1
+    for index, launch in enumerate(choice.launches):
+        rows, k = launch.n, launch.k // packed
+        if choice.spec.preshuffle:
+            words = decoder.NAME.search(launch.instance.name).groupdict()
+            ours = decoder.lanes_of_b(rows, k, decoder.pack_of(words) // packed)
+        else:
+            ours = np.arange(rows * k).reshape(rows, k)
+        assert np.array_equal(indices(program, index, rows, k), ours)
+
+
+@pytest.mark.compile
+def test_tiles_that_load_half_as_much_do_not_fit_aiters_shuffle(work):
+    # Why they are not among the samples, as docs/capture.md says.
+    halves = tuple(
+        i
+        for i in instances(MODULES["a8w8"], "gfx942")
+        if (i.stage, i.tile.block_size, i.tile.k) == (2, 256, 64)
+    )
+    program = build_program(
+        toolchain(work, "gfx942"), "plain", halves, work / "half", "-DCK_LAYOUT"
+    )
+    for index, instance in enumerate(halves):
+        found = indices(program, index, instance.tile.n, 256)
+        assert np.array_equal(found, decoder.lanes_of_b(instance.tile.n, 256, 8))
+
+
+@pytest.mark.compile
+def test_a_pair_of_capsules_for_real(work):
+    pytest.importorskip("torch")
+    toolchain(work, "gfx950")
+    words = ["capture", "-o", str(work / "out"), "--family", "a4w4", "--json", "-q"]
+    done = subprocess.run(
+        [sys.executable, "-m", "jitcache", *words],
+        env={**os.environ, "JITCACHE_DIR": str(work / "store")},
+        capture_output=True,
+        text=True,
+        cwd=help_.ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(done.stdout)["capsules"]
+    assert [c["stage"] for c in listed] == [1, 2]
+    for said in listed:
+        c = decoder.read(work / "out" / said["file"])
+        assert c.header["symbol"] in [k.symbol for k in codeobject.read(c.code).kernels]
+        assert said["grid"] == [2, 4, 1]
+        assert decoder.worst(c) <= said["tolerance"] / 2
+        # Sizes stand in the argument, pointers are left to the replayer.
+        numbers = np.frombuffer(c.kernarg, "<i4").tolist()
+        assert {c.header["problem"]["n"], c.header["problem"]["tokens"]} <= set(numbers)
+        for buffer in c.header["buffers"]:
+            for offset in buffer["offsets"]:
+                assert c.kernarg[offset : offset + 8] == bytes(8)
