@@ -86,7 +86,7 @@ def build(
     With `link`, a kernel that a header names and no file instantiates is a link error.
     """
     write(files, directory)
-    flags = ["-std=c++20", "-O0", f"-I{STANDIN}", f"-I{directory}"]
+    flags = ["-std=c++17", "-O0", f"-I{STANDIN}", f"-I{directory}"]
     flags += ["-D__Float4_e2m1fn_x2"] if fp4 else []
     program = directory / "calls"
     calls = str(STANDIN / "calls.cc")

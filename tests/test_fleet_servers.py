@@ -47,6 +47,7 @@ def test_leases_in_a_bucket(tmp_path, monkeypatch):
         assert two.claim(KEY, two.survey()) == Done()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["slurm", "local", "dask"])
 def test_half_of_the_workers_are_killed_and_everything_is_built(engine):
     """The whole show, with a stand-in for the compiler; `tools/show_fleet` says what it proves."""

@@ -190,6 +190,7 @@ def test_eight_at_once_compile_every_unit_once(tmp_path):
     assert {json.dumps(r["outputs"]) for r in results} == {json.dumps(results[0]["outputs"])}
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing(tmp_path):
     make_toolchain(tmp_path)
     chance = random.Random(950)
