@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from jitcache.capture.choice import MODULES, choose
 from jitcache.codegen.catalog import instances
 from tests import capsule_decoder as decoder
 from tests import runtime_help as help_
-from tests.test_csrc import toolchain
+from tests.test_csrc import ck_include, toolchain
 from tests.test_kernargs import CASES, POINTERS, build_program
 
 CHOICES = {f"{c.family}-{c.arch}": c for c in choose()}
@@ -66,6 +67,44 @@ def test_tiles_that_load_half_as_much_do_not_fit_aiters_shuffle(work):
     for index, instance in enumerate(halves):
         found = indices(program, index, instance.tile.n, 256)
         assert np.array_equal(found, decoder.lanes_of_b(instance.tile.n, 256, 8))
+
+
+SHUFFLE = r"""
+#include <cstdint>
+#include <cstdio>
+#include <vector>
+namespace ck { using e8m0_bexp_t = int32_t; }
+@CK@
+int main()
+{
+    const int rows = @ROWS@, columns = @COLUMNS@;
+    std::vector<int32_t> from(rows * columns), to(rows * columns, -1);
+    for(int i = 0; i < rows * columns; i++) from[i] = i;
+    preShuffleScaleBuffer<true>(from.data(), to.data(), rows, columns);
+    for(int32_t index : to) std::printf("%d ", index);
+}
+"""
+
+
+@pytest.mark.compile
+def test_scales_lie_where_cks_example_puts_them(work):
+    example = "example/67_gemm_microscaling/gemm_mx_common.hpp"
+    source = ck_include(toolchain(work, "gfx950")).parent / example
+    if not source.exists():
+        pytest.skip("this CK has no examples")
+    found = re.search(
+        r"template <bool KLast>\nvoid preShuffleScale.*?\n}\n", source.read_text(), re.DOTALL
+    )
+    rows, columns = 96, 24
+    text = SHUFFLE.replace("@CK@", found[0]).replace("@ROWS@", str(rows))
+    program = work / "scales"
+    program.with_suffix(".cpp").write_text(text.replace("@COLUMNS@", str(columns)))
+    subprocess.run(["c++", "-o", program, program.with_suffix(".cpp")], check=True)
+    said = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    theirs = np.array(said.split(), int)
+    ours = np.empty(rows * columns, int)
+    ours[decoder.lanes_of_scales(rows, columns)] = np.arange(rows * columns).reshape(rows, columns)
+    assert np.array_equal(theirs, ours)
 
 
 @pytest.mark.compile

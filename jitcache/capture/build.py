@@ -21,6 +21,7 @@ from jitcache.toolchain.find import find_toolchain, path_of
 
 if TYPE_CHECKING:
     from jitcache.build.model import CompileJob, Event
+    from jitcache.store.model import ActionRecord
 
 LOCK_NAME = "capture"
 """What stands for the manifest's name in the locks of samples."""
@@ -45,6 +46,7 @@ def build(
     compiler_env: Callable[[Path], tuple[tuple[str, str], ...]] = lambda _compiler: (),
     on_start: Callable[[list[CompileJob], int], None] = lambda _jobs, _parallel: None,
     on_event: Callable[[Event], None] = lambda _: None,
+    fetch: Callable[[str], ActionRecord | None] | None = None,
 ) -> dict[str, Lock]:
     """Have the kernels of one architecture in the store.
 
@@ -56,6 +58,7 @@ def build(
         compiler_env: variables for a compiler that change no byte of what it writes.
         on_start: told before compilers start.
         on_event: told of every compile that starts and ends.
+        fetch: as for `Prebuilder`: asked for what the store lacks.
 
     Returns:
         A lock per family.
@@ -83,6 +86,7 @@ def build(
         compiler_env=compiler_env(toolchain.compiler),
         on_start=on_start,
         on_event=on_event,
+        fetch=fetch,
     )
     built = builder.build(list({a.key: a for a in actions.values()}.values()))
     if built.failed:

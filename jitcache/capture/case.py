@@ -80,7 +80,8 @@ def make_case(launch: Launch, arch: str, seed: int = 0) -> Case:
     """
     instance, spec = launch.instance, launch.instance.module
     _check(launch)
-    name = f"{instance.name} {arch} {launch} {seed}"
+    sizes = (launch.n, launch.k, launch.tokens, launch.topk, launch.experts)
+    name = " ".join(map(str, (instance.name, arch, *sizes, seed)))
     random = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     wide = launch.n * (2 if instance.stage == 1 else 1)
     rows = (launch.tokens, launch.topk) if instance.stage == 2 else (launch.tokens,)

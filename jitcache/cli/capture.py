@@ -12,7 +12,7 @@ import click
 
 from jitcache.capture.choice import MODULES, STEPS, Choice, choose
 from jitcache.cli import output
-from jitcache.cli.building import SALT_VARIABLE, Show
+from jitcache.cli.building import SALT_VARIABLE, Show, fetch_from_remotes
 from jitcache.codegen.catalog import ARCHES
 from jitcache.errors import StoreError, UnsupportedError
 from jitcache.store.store import Store
@@ -103,6 +103,7 @@ def _of_arch(
             compiler_env=lambda compiler: find_allocator(wished(None, os.environ), compiler).env,
             on_start=show.start,
             on_event=show.event,
+            fetch=fetch_from_remotes(store, {arch, "host"}),
         )
     finally:
         show.close()
