@@ -7,6 +7,7 @@ from typing import Protocol
 
 from jitcache.action.headers import HEADERS_OUTPUT
 from jitcache.action.worklist import ModuleWork
+from jitcache.codegen.catalog import Variant
 from jitcache.lockfile import Lock, LockedAction, LockedInstance, LockedModule, LockedVariant
 from jitcache.store.model import ActionRecord
 
@@ -66,14 +67,7 @@ def make_lock(
     for module in modules:
         instances: dict[str, LockedInstance] = {}
         for kernel in module.kernels:
-            record = record_of(kernel.recipe.identity)
-            variant = LockedVariant(
-                hot_loop=kernel.variant.hot_loop,
-                tail=kernel.variant.tail,
-                non_temporal=kernel.variant.non_temporal,
-                kernel=record.facts["kernels"][0]["symbol"],
-                action=_locked(record),
-            )
+            variant = locked_variant(kernel.variant, record_of(kernel.recipe.identity))
             known = instances.get(kernel.instance.name)
             instances[kernel.instance.name] = LockedInstance(
                 name=kernel.instance.name,
@@ -84,7 +78,7 @@ def make_lock(
         locked.append(
             LockedModule(
                 name=module.name,
-                host=_locked(record_of(module.shim.identity)),
+                host=locked_action(record_of(module.shim.identity)),
                 instances=tuple(instances.values()),
             )
         )
@@ -100,5 +94,17 @@ def make_lock(
     )
 
 
-def _locked(record: ActionRecord) -> LockedAction:
+def locked_variant(variant: Variant, record: ActionRecord) -> LockedVariant:
+    """A kernel as a lock names it."""
+    return LockedVariant(
+        hot_loop=variant.hot_loop,
+        tail=variant.tail,
+        non_temporal=variant.non_temporal,
+        kernel=record.facts["kernels"][0]["symbol"],
+        action=locked_action(record),
+    )
+
+
+def locked_action(record: ActionRecord) -> LockedAction:
+    """An action as a lock names it: without what only explains a build."""
     return LockedAction(record.key, tuple(o for o in record.outputs if o.name != HEADERS_OUTPUT))

@@ -1,23 +1,31 @@
 """Further kernels for a module of a lock: what a deployment turned out to call.
 
-What the module holds stays as it is; built are the kernels that it lacks, and a host shim
-that knows them all. All of a module comes from one toolchain: a host shim of another CK could
-lay arguments out otherwise than the kernels read them.
+What the module holds stays as it is; built are the kernels that it lacks, and where one is of
+an instance that the host shim doesn't know, the shim of AITER's whole module. That one serves
+every later kernel, too, and is the same for every process, whatever it missed first. All of a
+module comes from one toolchain: a host shim of another CK could lay arguments out otherwise
+than the kernels read them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from jitcache.action.actions import Action
-from jitcache.action.worklist import KernelWork, ModuleWork
-from jitcache.codegen.catalog import Instance, Variant, check_arch, find, parse_module_name
+from jitcache.action.worklist import KernelWork
+from jitcache.codegen.catalog import (
+    Instance,
+    Variant,
+    check_arch,
+    find,
+    instances,
+    parse_module_name,
+)
 from jitcache.codegen.catalog import variants as variants_of
-from jitcache.codegen.native import device_recipe, shim_recipe
+from jitcache.codegen.native import Recipe, device_recipe, shim_recipe
 from jitcache.errors import InputError, ToolchainError
 from jitcache.lockfile import Lock, LockedInstance, LockedModule
-from jitcache.lockmaker import make_lock
+from jitcache.lockmaker import locked_action, locked_variant
 from jitcache.store.model import ActionRecord
 from jitcache.toolchain.model import Toolchain
 
@@ -49,8 +57,39 @@ def parse_kernel(text: str) -> Kernel:
     return Kernel(instance, variant)
 
 
-def missing_work(lock: Lock, locked: LockedModule, wanted: Sequence[Kernel]) -> ModuleWork:
-    """The kernels of a module that it lacks, and the host shim of it with them.
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What has to be built.
+
+    Attributes:
+        kernels: the kernels that the module lacks.
+        shim: the host shim to put in place of the module's; None where that will do.
+    """
+
+    kernels: tuple[KernelWork, ...]
+    shim: Recipe | None
+
+    def recipes(self) -> Iterator[tuple[Recipe, str]]:
+        """Every translation unit with a label for people."""
+        for kernel in self.kernels:
+            yield kernel.recipe, f"{kernel.instance.short} {kernel.variant}"
+        if self.shim is not None:
+            yield self.shim, f"host shim of the whole {self.shim.stem}"
+
+
+def missing_work(
+    lock: Lock,
+    locked: LockedModule,
+    wanted: Sequence[Kernel],
+    buildable: Callable[[Instance], bool],
+) -> Work:
+    """The kernels of a module that it lacks, and the host shim if it has to know more.
+
+    Args:
+        lock: the lock.
+        locked: the module of it.
+        wanted: the kernels.
+        buildable: whether the CK at hand can build an instance.
 
     Raises:
         InputError: AITER's module has no such kernel.
@@ -62,18 +101,25 @@ def missing_work(lock: Lock, locked: LockedModule, wanted: Sequence[Kernel]) -> 
         for i in locked.instances
         for v in i.variants
     }
-    instances = {i.name: _instance(i.name, locked.name, lock.arch) for i in locked.instances}
     kernels: dict[tuple[str, Variant], KernelWork] = {}
     for kernel in wanted:
-        instance = _instance(kernel.instance, locked.name, lock.arch)
+        instance = find(kernel.instance, spec, lock.arch)
+        if instance is None:
+            raise InputError(
+                f"AITER's module has no instance {kernel.instance} on {lock.arch}",
+                where=locked.name,
+            )
         variant = _variant(instance, kernel.variant)
-        instances.setdefault(instance.name, instance)
         if (instance.name, variant) not in held:
             recipe = device_recipe(instance, (variant,), lock.arch)
             work = KernelWork(instance, instance.tile.m, variant, recipe)
             kernels[instance.name, variant] = work
-    shim = shim_recipe(spec, tuple(instances.values()))
-    return ModuleWork(locked.name, shim, tuple(kernels.values()))
+    known = {i.name for i in locked.instances}
+    shim = None
+    if any(name not in known for name, _ in kernels):
+        every = (i for i in instances(spec, lock.arch) if i.name in known or buildable(i))
+        shim = shim_recipe(spec, tuple(every))
+    return Work(tuple(kernels.values()), shim)
 
 
 def check_toolchain(lock: Lock, toolchain: Toolchain) -> None:
@@ -94,11 +140,8 @@ def check_toolchain(lock: Lock, toolchain: Toolchain) -> None:
 def with_kernels(
     lock: Lock,
     locked: LockedModule,
-    work: ModuleWork,
-    *,
-    toolchain: Toolchain,
-    actions: Mapping[str, Action],
-    records: Mapping[str, ActionRecord],
+    work: Work,
+    record_of: Callable[[Recipe], ActionRecord],
 ) -> Lock:
     """The lock with what was built.
 
@@ -106,35 +149,22 @@ def with_kernels(
         lock: the lock as it was.
         locked: the module of it.
         work: from `missing_work`.
-        toolchain: what it was built with.
-        actions: by recipe identity, from `actions_of`.
-        records: by key, from `Prebuilder.build`.
+        record_of: what became of a translation unit.
     """
-    made = make_lock(
-        manifest=lock.manifest,
-        manifest_digest=lock.manifest_digest,
-        arch=lock.arch,
-        cu_num=lock.cu_num,
-        toolchain=toolchain,
-        modules=(work,),
-        actions=actions,
-        records=records,
-    ).modules[0]
-    # New kernels come last: who has loaded the old ones knows them by their place.
     merged: dict[str, LockedInstance] = {i.name: i for i in locked.instances}
-    for instance in made.instances:
-        known = merged.get(instance.name)
-        before = known.variants if known else ()
-        merged[instance.name] = replace(instance, variants=(*before, *instance.variants))
-    wider = LockedModule(locked.name, made.host, tuple(merged.values()))
+    for kernel in work.kernels:
+        # New kernels come last: who has loaded the old ones knows them by their place.
+        known = merged.get(kernel.instance.name)
+        made = locked_variant(kernel.variant, record_of(kernel.recipe))
+        merged[kernel.instance.name] = LockedInstance(
+            name=kernel.instance.name,
+            stage=kernel.instance.stage,
+            block_m=kernel.block_m,
+            variants=(*(known.variants if known else ()), made),
+        )
+    host = locked.host if work.shim is None else locked_action(record_of(work.shim))
+    wider = LockedModule(locked.name, host, tuple(merged.values()))
     return replace(lock, modules=tuple(wider if m is locked else m for m in lock.modules))
-
-
-def _instance(name: str, module: str, arch: str) -> Instance:
-    found = find(name, parse_module_name(module), arch)
-    if found is None:
-        raise InputError(f"AITER's module has no instance {name} on {arch}", where=module)
-    return found
 
 
 def _variant(instance: Instance, word: str) -> Variant:

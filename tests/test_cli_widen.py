@@ -37,6 +37,7 @@ def use(monkeypatch, place: Path, **how) -> None:
         )
         # The fake CK's headers hold nothing to read features from.
         monkeypatch.setattr(f"jitcache.cli.{module}.require", lambda *_: None)
+    monkeypatch.setattr("jitcache.cli.widen.missing", lambda *_: None)
 
 
 def run(capsys, *words: str) -> tuple[int, str, str]:
@@ -75,10 +76,25 @@ def test_only_what_is_missing_and_a_new_shim_are_built(place, lock, capsys):
     assert after.modules[0].instances[2].block_m == 64
     assert after.modules[0].host != before.modules[0].host
     assert all(isinstance(Store.of_user().lookup(a.key), Hit) for a in after.actions())
-    # A second process finds all of it.
+    # What is there isn't added again.
     code, out, _ = run(capsys, "widen", lock, "--kernel", f"{SMALL}:hot-even", "--json", "--quiet")
     assert (json.loads(out)["added"], json.loads(out)["built"]) == ([], 0)
     assert len(compiles(place)) == 5
+    assert load_lock(lock) == after
+
+
+def test_one_shim_serves_whatever_is_missed_first(place, lock, capsys, tmp_path):
+    other = SMALL.replace("256x64x128x128_1x4", "64x32x32x128_1x1")
+    one, both = tmp_path / "one.json", tmp_path / "both.json"
+    for start, kernel, to in ((lock, SMALL, one), (one, other, both), (lock, other, one)):
+        words = ("widen", start, "--kernel", f"{kernel}:hot-even", "--out", to, "--quiet")
+        assert run(capsys, *words)[0] == 0
+    # Three of the plan, two kernels, one shim of the whole module.
+    assert len(compiles(place)) == 6
+    shim = load_lock(both).modules[0].host
+    assert shim == load_lock(one).modules[0].host != load_lock(lock).modules[0].host
+    text = Store.of_user().lookup(shim.key).record
+    assert text.label.startswith("host shim of the whole module_moe_ck2stages_fp4x2")
 
 
 def test_a_further_variant_comes_after_those_that_are_there(place, lock, capsys, tmp_path):
@@ -89,7 +105,8 @@ def test_a_further_variant_comes_after_those_that_are_there(place, lock, capsys,
         capsys, "widen", lock, "--kernel", f"{ours}:cold-odd", "--out", out_path, "--module", MODULE
     )
     assert code == 0, err
-    assert "1 kernels added, 1 built, 0 fetched, 1 found" in out
+    assert "1 kernels added, 1 built, 0 fetched, 0 found" in out
+    assert load_lock(out_path).modules[0].host == load_lock(lock).modules[0].host
     variants = load_lock(out_path).modules[0].instances[0].variants
     assert [(v.hot_loop, v.tail) for v in variants] == [(True, "even"), (False, "odd")]
     assert lock.read_bytes() == before

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from jitcache.action.actions import actions_of
-from jitcache.action.ckfeatures import require
+from jitcache.action.actions import Action
+from jitcache.action.ckfeatures import missing, require
 from jitcache.action.resolve import Resolver
 from jitcache.cli import output
 from jitcache.cli.building import SALT_VARIABLE, Show, fetch_from_remotes, heed_policy
@@ -53,19 +53,17 @@ def command(
     """Build further kernels for a module of LOCK, and write the lock file with them."""
     held = load_lock(lock)
     locked = pick(held, module)
-    work = missing_work(held, locked, [parse_kernel(k) for k in kernels])
+    wanted = [parse_kernel(k) for k in kernels]
     store = Store.of_user()
     toolchain = find_toolchain(
         held.arch, provider=provider, ck=ck, cache_dir=store.layout.root, stat_memo=store.stat_memo
     )
     check_toolchain(held, toolchain)
-    require(
-        path_of(toolchain, "ck", ""),
-        toolchain.ck_commit,
-        ((k.instance, k.variant) for k in work.kernels),
-    )
+    ck_include = path_of(toolchain, "ck", "")
+    work = missing_work(held, locked, wanted, lambda i: missing(ck_include, i) is None)
+    require(ck_include, toolchain.ck_commit, ((k.instance, k.variant) for k in work.kernels))
     resolver = Resolver(store, toolchain, held.arch, os.environ.get(SALT_VARIABLE, ""))
-    actions = actions_of((work,), resolver)
+    actions = {r.identity: Action(resolver.resolve(r), label) for r, label in work.recipes()}
     fetch = fetch_from_remotes(store, {held.arch, "host"})
     heed_policy(store, str(lock), list(actions.values()), fetch)
     show = Show(quiet=quiet)
@@ -94,9 +92,7 @@ def command(
             details=tuple(f"{f.label}: {f.error}" for f in built.failed),
             hint="the lock file stays as it was",
         )
-    wider = with_kernels(
-        held, locked, work, toolchain=toolchain, actions=actions, records=built.records
-    )
+    wider = with_kernels(held, locked, work, lambda r: built.records[actions[r.identity].key])
     write_lock(out_path or lock, wider)
     if as_json:
         output.emit_json(
