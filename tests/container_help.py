@@ -6,6 +6,7 @@ no shell, no home, nothing writable, no network, a user id that nobody knows.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shlex
@@ -60,11 +61,15 @@ class Container:
     def python(self, *words: object) -> subprocess.CompletedProcess[str]:
         """Run Python in it."""
         root = shlex.quote(str(self.place))
-        script = [f"mount -t tmpfs -o mode=755 tmpfs {root}"]
-        for target, source in {**_image(), **self.volumes}.items():
-            script += _mount(root, target, source, "ro,noexec" if target in self.noexec else "ro")
-        for target, source in self.writable.items():
-            script += _mount(root, target, source, "rw")
+        script = [f"mount -t tmpfs -o mode=755 tmpfs {root}", f"cd {root}"]
+        mounted = {**_image(), **self.volumes, **self.writable}
+        script += _mount_points(mounted)
+        for target, source in mounted.items():
+            how = "rw" if target in self.writable else "ro"
+            if target in self.noexec:
+                how += ",noexec"
+            at = shlex.quote(f".{target}")
+            script.append(f"mount -o bind,{how} {shlex.quote(str(source.resolve()))} {at}")
         script.append(f"mount -o remount,ro {root}")
         # An absolute path, because what is run must find nothing on its own PATH.
         run = ["env", "PATH=/nonexistent", str(shutil.which("chroot")), f"--userspec={UID}:0"]
@@ -94,12 +99,18 @@ class Container:
         return self.python("-m", "jitcache", *words)
 
 
-def _mount(root: str, target: str, source: Path, how: str) -> list[str]:
-    at, what = f"{root}{shlex.quote(target)}", shlex.quote(str(source.resolve()))
-    make = f"mkdir -p {at}" if source.is_dir() else f"mkdir -p $(dirname {at}); touch {at}"
-    return [make, f"mount --bind {what} {at}", f"mount -o remount,bind,{how} {at}"]
+def _mount_points(mounted: dict[str, Path]) -> list[str]:
+    """Commands that make what is mounted over, below the current directory."""
+    files = [t for t, source in mounted.items() if not source.is_dir()]
+    directories = [t for t in mounted if t not in files] + [str(Path(t).parent) for t in files]
+    # A few processes for all: containers are started by the dozen.
+    return [
+        "mkdir -p " + shlex.join(f".{d}" for d in directories),
+        "touch " + shlex.join(f".{f}" for f in files),
+    ]
 
 
+@functools.cache
 def _image() -> dict[str, Path]:
     """What the image of every container holds."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
