@@ -104,9 +104,6 @@ def test_what_is_not_here_comes_from_a_remote_and_stays(tmp_path, lock, server):
 
 def test_a_registry_serves_a_load(tmp_path, lock, server, monkeypatch):
     with docker_registry(tmp_path) as host:
-        from jitcache.remote.config import RemoteConfig
-        from jitcache.remote.opening import open_remote
-
         url = f"oci://{host}/kernels"
         publish(lock, open_remote(RemoteConfig("ci", url, writable=True)))
         monkeypatch.setenv("JITCACHE_REMOTES", url)
@@ -302,6 +299,16 @@ def test_fetching_is_not_compiling(tmp_path, lock, server, monkeypatch, policy):
     monkeypatch.setenv("JITCACHE_JIT", policy)
     monkeypatch.setattr("jitcache.runtime.load._build", lambda *_: pytest.fail("it was built"))
     assert jitcache.load(lock, store=server).built == ()
+
+
+def test_a_forked_process_uses_no_connection_of_its_parent(tmp_path):
+    config = RemoteConfig("ci", f"file://{tmp_path}")
+    mine = objects._remote(config)
+    assert objects._remote(config) is mine
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if objects._remote(config) is not mine else 1)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_threads_load_the_same_module_at_the_same_time(tmp_path, lock):

@@ -8,6 +8,7 @@ the lock. It is kept in the local store if that can be written, else used from m
 from __future__ import annotations
 
 import functools
+import os
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -146,6 +147,10 @@ def _remote(config: RemoteConfig) -> Guarded:
     from jitcache.remote.opening import open_remote
 
     return open_remote(config)
+
+
+# A remote keeps its connections, and two processes can't read from one.
+os.register_at_fork(after_in_child=_remote.cache_clear)
 
 
 def _read_here(action: LockedAction, store: Store) -> Loaded | Refusal:
