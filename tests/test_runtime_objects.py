@@ -15,6 +15,8 @@ from jitcache.cli.main import main
 from jitcache.errors import ExitCode, InputError
 from jitcache.lockfile import load_lock
 from jitcache.remote import push as push_module
+from jitcache.remote.config import RemoteConfig
+from jitcache.remote.opening import open_remote
 from jitcache.runtime import hip as hip_module
 from jitcache.runtime import objects
 from jitcache.runtime.load import open_module
