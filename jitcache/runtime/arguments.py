@@ -16,25 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jitcache.errors import UsageError
+from jitcache.runtime.argumentcheck import DTYPES, Checker
 
 if TYPE_CHECKING:
     from jitcache.codegen.catalog import ModuleSpec
 
-_DTYPES = {
-    "f8": ("float8_e4m3fn", "float8_e4m3fnuz"),
-    "i8": ("int8",),
-    "b16": ("bfloat16",),
-    "f16": ("float16",),
-    "fp4x2": ("float4_e2m1fn_x2", "uint8"),
-    "i4": ("int4", "uint8", "int8", "int32", "uint32"),
-}
 _BITS = {"f8": 8, "i8": 8, "b16": 16, "f16": 16, "fp4x2": 4, "i4": 4}
-_E8M0 = ("float8_e8m0fnu", "uint8")
-_ACTIVATIONS = {"silu": 0, "gelu": 1}
-_QUANTS = {0: "no", 1: "per_tensor", 2: "per_token", 3: "per_1x32", 4: "per_1x128", 5: "per_1x128"}
-"""AITER's QuantType; per_128x128 (5) becomes per_1x128 (aiter/ops/moe_op.py:510)."""
 _ALIGNMENT = 16
-_OPTIONAL = frozenset({"a_scale", "w_scale", "sorted_weights"})
 _WIDE = frozenset({"out", "states", "w1", "w2"})
 """Read and written 16 bytes at a time; the others are aligned to their elements."""
 
@@ -184,7 +172,7 @@ def examine(
     sorted_weights = given.sorted_weights
     block_m = 32 if given.block_m is None else given.block_m
     splitk = given.splitk or 1
-    c = _Checker(where, host_memory)
+    c = Checker(where, host_memory)
     c.module(spec, stage, given.quant_type, given.activation, is_shuffled=given.is_shuffled)
     c.number("topk", topk)
     c.number("block_m", block_m)
@@ -195,9 +183,9 @@ def examine(
     names = _names(stage)
     tensors = given.tensors(stage)
     device = c.tensors(names, tensors)
-    c.dtype("states", states, *_DTYPES[spec.a])
-    c.dtype("w1", w1, *_DTYPES[spec.b])
-    c.dtype("w2", w2, *_DTYPES[spec.b])
+    c.dtype("states", states, *DTYPES[spec.a])
+    c.dtype("w1", w1, *DTYPES[spec.b])
+    c.dtype("w2", w2, *DTYPES[spec.b])
     c.dimensions("w1", w1, 3)
     c.dimensions("w2", w2, 3)
     c.dimensions("states", states, 2, or_more=True)
@@ -226,7 +214,7 @@ def examine(
             "splitk",
             f"is {splitk}, but the module {'splits' if spec.splitk else 'does not split'} K",
         )
-    c.dtype("out", out, *(("float32",) if split else _DTYPES[spec.c]))
+    c.dtype("out", out, *(("float32",) if split else DTYPES[spec.c]))
     sorted_size = min(tokens * topk * block_m, sorted_token_ids.shape[0])
     if split:
         # Partial sums of gate and up, by sorted row; the whole of it is set to zero first.
@@ -269,104 +257,3 @@ def _alignment(name: str, tensor: Any) -> int:
     if tensor is None:
         return 0
     return _ALIGNMENT if name in _WIDE else int(tensor.element_size())
-
-
-class _Checker:
-    """Checks that name the argument."""
-
-    def __init__(self, where: str, host_memory: bool) -> None:
-        self._where = where
-        self._host_memory = host_memory
-
-    def fail(self, argument: str, problem: str, hint: str | None = None) -> None:
-        raise UsageError(f"{argument} {problem}", where=self._where, hint=hint)
-
-    def number(self, name: str, value: Any) -> None:
-        if not hasattr(value, "__index__"):
-            self.fail(name, f"must be a whole number, but is {value!r}")
-        if value < 1:
-            self.fail(name, f"must be positive, but is {value}")
-
-    def module(
-        self, spec: Any, stage: int, quant_type: int, activation: int, *, is_shuffled: bool
-    ) -> None:
-        quant = _QUANTS.get(int(quant_type))
-        if quant != spec.quant.word:
-            self.fail(
-                "quant_type", f"is {quant or quant_type}, but the module has {spec.quant.word}"
-            )
-        if stage == 1 and int(activation) != _ACTIVATIONS[spec.act]:
-            self.fail(
-                "activation",
-                f"is {activation}, but the module has {_ACTIVATIONS[spec.act]} ({spec.act})",
-            )
-        if spec.b == "fp4x2" and bool(is_shuffled) != spec.preshuffle:
-            self.fail(
-                "is_shuffled",
-                f"is {bool(is_shuffled)}, but the module is for"
-                f" {'shuffled' if spec.preshuffle else 'plain'} weights",
-                "a tensor that was copied or viewed loses the attribute `is_shuffled`",
-            )
-
-    def tensors(self, names: tuple[str, ...], tensors: tuple[Any, ...]) -> int:
-        """One device, contiguous; the device's index, -1 for host memory."""
-        given = dict(zip(names, tensors, strict=True))
-        for name in given.keys() - _OPTIONAL:
-            if given[name] is None:
-                self.fail(name, "is missing")
-        reference = given["out"].device
-        for name, tensor in given.items():
-            if tensor is None:
-                continue
-            if tensor.device != reference:
-                self.fail(name, f"is on {tensor.device}, but out is on {reference}")
-            # Scales may be a transposed view: AITER keeps some of them column by column.
-            if not name.endswith("_scale") and not tensor.is_contiguous():
-                self.fail(name, f"is not contiguous (strides {tuple(tensor.stride())})")
-        if reference.type == "cuda":
-            return reference.index or 0
-        if not self._host_memory:
-            self.fail("out", f"is on {reference}, not on a GPU")
-        return -1
-
-    def dimensions(self, name: str, tensor: Any, wanted: int, *, or_more: bool = False) -> None:
-        found = len(tensor.shape)
-        if found < wanted or (found > wanted and not or_more):
-            shape = tuple(tensor.shape)
-            self.fail(name, f"must have {wanted} dimensions, but has the shape {shape}")
-
-    def dtype(self, name: str, tensor: Any, *allowed: str) -> None:
-        found = str(tensor.dtype).removeprefix("torch.")
-        if found not in allowed:
-            self.fail(name, f"must be {' or '.join(allowed)}, but is {found}")
-
-    def count(self, name: str, tensor: Any, wanted: int, *, exact: bool = False) -> None:
-        found = tensor.numel()
-        if found < wanted or (exact and found != wanted):
-            self.fail(
-                name,
-                f"has {found} elements (shape {tuple(tensor.shape)}), but {wanted} are"
-                f" {'needed' if exact else 'read'}",
-            )
-
-    def scales(
-        self, spec: Any, a_scale: Any, w_scale: Any, rows: int, experts: int, wide: int, k: int
-    ) -> None:
-        """The fewest scales that the kernels read, by the quantisation."""
-        word = spec.quant.word
-        if word == "no":
-            return
-        fewest = {
-            "per_tensor": (1, experts),
-            "per_token": (rows, experts * wide),
-            "per_1x32": (rows * k // 32, experts * wide * k // 32),
-            "per_1x128": (rows * -(-k // 128), experts * -(-wide // 128) * -(-k // 128)),
-        }[word]
-        for name, scale, wanted in (
-            ("a_scale", a_scale, fewest[0]),
-            ("w_scale", w_scale, fewest[1]),
-        ):
-            if scale is None:
-                self.fail(name, f"is missing: {word} needs it")
-            self.dtype(name, scale, *(_E8M0 if word == "per_1x32" else ("float32",)))
-            self.count(name, scale, wanted)
