@@ -23,7 +23,7 @@ class ExitCode(enum.IntEnum):
     TOOLCHAIN = 4
     """No compiler, CK or device libraries that can build what was asked."""
     UNSUPPORTED = 5
-    """No kernel supports the shape, type or target."""
+    """No kernel supports the shape, type or target, or no GPU here could run it."""
     STORE = 6
     """The store can't be read or written (permission, full disk, read-only)."""
     DAMAGED = 7
