@@ -1,6 +1,7 @@
-"""AITER's real loader and ops on our modules: the installed wheel's, or those of other trees.
+"""AITER's real loader and ops on our modules.
 
-JITCACHE_TEST_AITER names the trees, with colons between them.
+The installed wheel's always; those of other trees, such as a checkout of 9bab8388, where
+JITCACHE_TEST_AITER names them, with colons between them.
 """
 
 from __future__ import annotations
@@ -27,18 +28,28 @@ from tests import runtime_help as help_
 from tests.test_runtime_stages import BLOCK_M, BOTH, INTER, KINDS, spec_of
 
 INSTALLED = sysconfig.get_paths()["purelib"]
-ROOTS = os.environ.get("JITCACHE_TEST_AITER", INSTALLED).split(":")
 NOBODY = 65534
 # Root may write whatever modes forbid, unless it gives this up.
 UNPRIVILEGED = ("setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else ()
 
-pytestmark = [
-    pytest.mark.aiter,
-    pytest.mark.skipif(
-        not all(Path(root, "aiter").is_dir() for root in ROOTS), reason="there is no AITER"
-    ),
-    pytest.mark.parametrize("root", ROOTS, ids=lambda root: Path(root).name),
-]
+
+def trees():
+    """Where AITER is."""
+    absent = not Path(INSTALLED, "aiter").is_dir()
+    yield pytest.param(
+        INSTALLED,
+        id="installed",
+        marks=pytest.mark.skipif(absent, reason="no AITER is installed: see tools/setup --dev"),
+    )
+    named = [root for root in os.environ.get("JITCACHE_TEST_AITER", "").split(":") if root]
+    for root in named:
+        yield pytest.param(root, id=Path(root).name)
+    if not named:
+        reason = "JITCACHE_TEST_AITER names no other AITER"
+        yield pytest.param("", id="9bab8388", marks=pytest.mark.skip(reason=reason))
+
+
+pytestmark = [pytest.mark.aiter, pytest.mark.parametrize("root", list(trees()))]
 
 
 @dataclass
