@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
 _PYTHON = ROOT / ".venv" / "bin" / "python"
@@ -21,3 +22,18 @@ if importlib.util.find_spec("msgspec") is None:
 
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say in a line what isn't installed here: what helpers of the tests skip a test for."""
+    tool = Path(sys.argv[0]).name
+    pytest = sys.modules.get("pytest")
+    if pytest is not None and issubclass(kind, pytest.skip.Exception):
+        sys.stderr.write(f"{tool}: {error}\n")
+    elif getattr(error, "name", None) == "pytest":
+        sys.stderr.write(f"{tool}: {error}: run {ROOT}/tools/setup --dev first\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _tell
