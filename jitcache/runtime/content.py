@@ -106,16 +106,16 @@ class Content:
             )
         return self._shim.ask(index, problem)
 
-    def variant(self, name: str, said: Answer, problem: Problem) -> int:
-        """Which of an instance's kernels runs, as its place among them.
+    def variant(self, name: str, said: Answer, problem: Problem) -> LockedVariant:
+        """Which of an instance's kernels runs.
 
         Raises:
             MissError: it wasn't built.
         """
         hot, even, non_temporal = bool(said.hot_loop), bool(said.tail_even), bool(said.non_temporal)
-        for index, variant in enumerate(self.instances[name].variants):
+        for variant in self.instances[name].variants:
             if _fits(variant, hot, even, non_temporal):
-                return index
+                return variant
         wanted = f"{'hot' if hot else 'cold'}-{'even' if even else 'odd'}"
         wanted += "-nt" if non_temporal else ""
         dim = "model_dim" if self.instances[name].stage == 1 else "inter_dim"

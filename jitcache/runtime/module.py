@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jitcache.errors import ForbiddenError, JitcacheError, UnsupportedError
-from jitcache.lockfile import Lock, LockedInstance
+from jitcache.lockfile import Lock, LockedInstance, LockedVariant
 from jitcache.runtime import devices
 from jitcache.runtime import hip as hip_module
 from jitcache.runtime.content import Content
@@ -64,7 +64,7 @@ class Module:
         self._widen = widen
         self._load_ms = load_ms
         self._chosen: dict[tuple[int, int, int, str], str] = {}
-        self._functions: dict[tuple[int, str, int], int] = {}
+        self._functions: dict[tuple[int, str, str], int] = {}
         self._ready: dict[tuple[int, str, int, int, int], int] = {}
         self._modules: dict[tuple[int, str], int] = {}
         self._checked: dict[int, float] = {}
@@ -170,8 +170,8 @@ class Module:
         wanted = (device, name, said.hot_loop, said.tail_even, said.non_temporal)
         function = self._ready.get(wanted)
         if function is None:
-            index = self._variant(name, said, problem, stream)
-            function = self._function(driver, device, name, index, stream)
+            variant = self._variant(name, said, problem, stream)
+            function = self._function(driver, device, name, variant, stream)
             self._ready[wanted] = function
         if current == device:
             self._go(driver, function, said, call.extra, problem, stream)
@@ -205,9 +205,8 @@ class Module:
         before = len(self._functions)
         for device in devices:
             for instance in self.instances:
-                for index in range(len(instance.variants)):
-                    if (device, instance.name, index) not in self._functions:
-                        self._function(driver, device, instance.name, index, None)
+                for variant in instance.variants:
+                    self._function(driver, device, instance.name, variant, None)
         # The tables of the catalog, which the first nameless call would import otherwise.
         _ = self.spec
         return len(self._functions) - before
@@ -286,7 +285,7 @@ class Module:
             self._build(miss, name, problem, stream)
             return self._content.ask(name, problem)
 
-    def _variant(self, name: str, said: Answer, problem: Problem, stream: int) -> int:
+    def _variant(self, name: str, said: Answer, problem: Problem, stream: int) -> LockedVariant:
         try:
             return self._content.variant(name, said, problem)
         except MissError as miss:
@@ -332,10 +331,11 @@ class Module:
             raise UnsupportedError(f"AITER's {self.name} has no such kernel", where=name)
         return variant_for(instance, problem.k, bool(problem.non_temporal), splitk=problem.splitk)
 
-    def _function(self, driver: Hip, device: int, name: str, index: int, stream: int | None) -> int:
+    def _function(
+        self, driver: Hip, device: int, name: str, variant: LockedVariant, stream: int | None
+    ) -> int:
         """Load a kernel on a device, once; while a stream is captured that is refused."""
-        key = (device, name, index)
-        variant = self._content.instances[name].variants[index]
+        key = (device, variant.action.key, variant.kernel)
         if key not in self._functions and stream is not None and driver.capturing(stream):
             raise ForbiddenError(
                 f"it isn't loaded on device {device} yet, and loading it would break the graph"
