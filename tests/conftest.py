@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
+
+from tests.compile_help import Alone
 
 # torch's threads only get in each other's way on tensors as small as the tests'.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,3 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Derandomised: the same examples in every run, so that a red run is the change's fault.
 settings.register_profile("suite", derandomize=True, max_examples=40, deadline=None)
 settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """Real kernels to compare with."""
+    return Alone.of_run(tmp_path_factory)

@@ -13,9 +13,7 @@ from jitcache.action.actions import actions_of
 from jitcache.action.command import compile_command
 from jitcache.action.resolve import Resolver
 from jitcache.action.worklist import worklist
-from jitcache.codegen import native
-from jitcache.codegen.catalog import ModuleSpec, Quant, instances, variant_for
-from jitcache.errors import InputError, JitcacheError, UsageError
+from jitcache.errors import InputError, UsageError
 from jitcache.manifest.load import load_manifest
 from jitcache.outcome import Built
 from jitcache.plan.planner import plan
@@ -30,7 +28,7 @@ from jitcache.toolchain.allocator import (
     wished,
 )
 from jitcache.toolchain.environment import clean_environment
-from jitcache.toolchain.find import find_toolchain
+from tests.compile_help import Alone, cheapest, installed
 from tests.fake_toolchain import make_toolchain
 
 X86 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\x3e\x00"
@@ -145,33 +143,26 @@ def test_it_reaches_every_compiler_and_no_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.compile
-def test_a_real_kernel_has_the_same_bytes_with_and_without(tmp_path: Path) -> None:
-    try:
-        toolchain = find_toolchain("gfx950")
-    except JitcacheError as e:
-        pytest.skip(f"no toolchain: {e.what}")
+def test_a_real_kernel_has_the_same_bytes_with_and_without(tmp_path: Path, alone: Alone) -> None:
+    toolchain = installed("gfx950")
     allocator = find_allocator("auto", toolchain.compiler)
     if isinstance(allocator, SystemAllocator):
         pytest.skip(allocator.reason)
-    spec = ModuleSpec("fp4x2", "fp4x2", "b16", Quant.PER_1X32, "silu", 2, preshuffle=True)
-    smallest = min(instances(spec, "gfx950"), key=lambda i: i.tile.m * i.tile.n)
-    recipe = native.device_recipe(smallest, (variant_for(smallest, 7168),), "gfx950")
-    values = []
+    recipe = cheapest()
+    (tmp_path / recipe.source_name).write_text(recipe.render())
+    names = {"{source}": recipe.source_name, "{output}": "out.co", "{depfile}": "out.d"}
     # What the allocator is asked to show at exit proves that it was there.
-    for env in ((), (*allocator.env, ("MIMALLOC_SHOW_STATS", "1"))):
-        (tmp_path / recipe.source_name).write_text(recipe.render())
-        names = {"{source}": recipe.source_name, "{output}": "out.co", "{depfile}": "out.d"}
-        done = subprocess.run(
-            [names.get(w, w) for w in compile_command(toolchain, "device").argv],
-            cwd=tmp_path,
-            env=clean_environment(os.environ, str(tmp_path)) | dict(env),
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr[:2000]
-        assert "ld.so" not in done.stderr
-        assert ("mi_malloc" in done.stderr or "heap stats" in done.stderr) == (
-            bool(env) and allocator.name == "mimalloc"
-        )
-        values.append(digest.of_file(tmp_path / "out.co"))
-    assert values[0] == values[1]
+    more = dict(allocator.env) | {"MIMALLOC_SHOW_STATS": "1"}
+    done = subprocess.run(
+        [names.get(w, w) for w in compile_command(toolchain, "device").argv],
+        cwd=tmp_path,
+        env=clean_environment(os.environ, str(tmp_path)) | more,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[:2000]
+    assert "ld.so" not in done.stderr
+    assert ("mi_malloc" in done.stderr or "heap stats" in done.stderr) == (
+        allocator.name == "mimalloc"
+    )
+    assert digest.of_file(tmp_path / "out.co") == alone.digest(toolchain, recipe)

@@ -13,14 +13,13 @@ import pytest
 
 from jitcache.action.actions import Action
 from jitcache.action.resolve import Resolver
-from jitcache.codegen import native
-from jitcache.codegen.catalog import ModuleSpec, Quant, instances, variant_for
 from jitcache.errors import JitcacheError
 from jitcache.prebuild import Prebuilder
 from jitcache.store.model import Output
 from jitcache.store.store import Store
 from jitcache.toolchain.find import find_toolchain, path_of
 from jitcache.toolchain.model import Toolchain
+from tests.compile_help import Alone, cheapest
 
 pytestmark = pytest.mark.compile
 
@@ -31,12 +30,9 @@ def toolchain_at(place: Path, ck: Path | None = None) -> Toolchain:
 
 def built(place: Path, toolchain: Toolchain) -> tuple[str, tuple[Output, ...]]:
     """Key and outputs of the cheapest A4W4 kernel, built in a store of its own."""
-    spec = ModuleSpec("fp4x2", "fp4x2", "b16", Quant.PER_1X32, "silu", 2, preshuffle=True)
-    smallest = min(instances(spec, "gfx950"), key=lambda i: i.tile.m * i.tile.n)
-    recipe = native.device_recipe(smallest, (variant_for(smallest, 7168),), "gfx950")
     store = Store(place / "store")
     resolver = Resolver(store, toolchain, "gfx950")
-    action = Action(resolver.resolve(recipe), "kernel")
+    action = Action(resolver.resolve(cheapest()), "kernel")
     done = Prebuilder(store, toolchain, "gfx950", resolver, jobs=1).build([action])
     assert done.failed == []
     return action.key, done.records[action.key].outputs
@@ -50,13 +46,13 @@ def copy_of_ck(toolchain: Toolchain, to: Path) -> Path:
 
 
 def test_neither_place_nor_environment_changes_a_kernel_or_its_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Alone
 ) -> None:
     try:
         here = toolchain_at(tmp_path / "one")
     except JitcacheError as e:
         pytest.skip(f"no toolchain: {e.what}")
-    first = built(tmp_path / "one", here)
+    (first,) = alone.records(here, "gfx950", [cheapest()])
     moved = copy_of_ck(here, tmp_path / "another" / "place")
     evil = tmp_path / "evil"
     for name in ("ck/ck.hpp", "hip/hip_runtime.h", "hip_runtime.h", "type_traits"):
@@ -72,4 +68,4 @@ def test_neither_place_nor_environment_changes_a_kernel_or_its_key(
     there = toolchain_at(tmp_path / "two", moved)
     for root in ("ck", "ck-config", "rocm"):
         assert path_of(there, root, "") != path_of(here, root, "")
-    assert built(tmp_path / "two", there) == first
+    assert built(tmp_path / "two", there) == (first.key, first.outputs)

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jitcache import digest
-from jitcache.action.command import compile_command
 from jitcache.action.split import (
     back_argv,
     find_bitcode_tools,
@@ -20,11 +19,9 @@ from jitcache.action.split import (
     mllvm_options,
     without_mllvm,
 )
-from jitcache.codegen import native
-from jitcache.codegen.catalog import ModuleSpec, Quant, instances, variant_for
-from jitcache.errors import JitcacheError
+from jitcache.sweep.flagset import FlagSet, with_flags
 from jitcache.toolchain.environment import clean_environment
-from jitcache.toolchain.find import find_toolchain
+from tests.compile_help import Alone, cheapest, installed
 from tests.fake_toolchain import add_bitcode_tools, make_toolchain
 
 flags = st.lists(
@@ -67,25 +64,16 @@ def test_the_programs_must_all_be_there(tmp_path) -> None:
 
 
 @pytest.mark.compile
-def test_two_halves_give_the_bytes_of_one_compile(tmp_path: Path) -> None:
-    try:
-        toolchain = find_toolchain("gfx950")
-    except JitcacheError as e:
-        pytest.skip(f"no toolchain: {e.what}")
-    spec = ModuleSpec("fp4x2", "fp4x2", "b16", Quant.PER_1X32, "silu", 2, preshuffle=True)
-    smallest = min(instances(spec, "gfx950"), key=lambda i: i.tile.m * i.tile.n)
-    recipe = native.device_recipe(smallest, (variant_for(smallest, 7168),), "gfx950")
+def test_two_halves_give_the_bytes_of_one_compile(tmp_path: Path, alone: Alone) -> None:
+    toolchain, recipe = installed("gfx950"), cheapest()
     (tmp_path / recipe.source_name).write_text(recipe.render())
-    changed = replace(
-        toolchain, device_flags=(*toolchain.device_flags, "-mllvm", "-enable-misched=0")
-    )
+    changed = with_flags(toolchain, FlagSet(("-enable-misched=0",)))
 
     def run(argv: tuple[str, ...], output: str) -> str:
         names = {
             "{source}": recipe.source_name,
             "{output}": output,
             "@output": output,
-            "{depfile}": f"{output}.d",
             "@bitcode": "kernel.bc",
         }
         done = subprocess.run(
@@ -99,7 +87,6 @@ def test_two_halves_give_the_bytes_of_one_compile(tmp_path: Path) -> None:
         return digest.of_file(tmp_path / output)
 
     run(front_command(toolchain).argv, "kernel.bc")
-    for each in (toolchain, changed):
-        whole = run(compile_command(each, "device").argv, "whole.co")
-        assert run(back_argv(each, "gfx950"), "halves.co") == whole
-    assert run(back_argv(changed, "gfx950"), "b.co") != run(back_argv(toolchain, "gfx950"), "a.co")
+    halves = [run(back_argv(each, "gfx950"), "halves.co") for each in (toolchain, changed)]
+    assert halves == [alone.digest(each, recipe) for each in (toolchain, changed)]
+    assert halves[0] != halves[1]

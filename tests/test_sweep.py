@@ -10,19 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jitcache import codeobject
-from jitcache.action.actions import Action
 from jitcache.action.resolve import Resolver
 from jitcache.cli import sweep as cli
 from jitcache.cli.main import main
 from jitcache.codegen import native
-from jitcache.errors import ExitCode, InputError, JitcacheError, ToolchainError
-from jitcache.prebuild import Prebuilder
+from jitcache.errors import ExitCode, InputError, ToolchainError
 from jitcache.store.model import Hit
 from jitcache.store.store import Store
 from jitcache.sweep.figures import figures_of
 from jitcache.sweep.flagset import FlagSet, parse_flag_set, with_flags
 from jitcache.sweep.sweeper import BITCODE_OUTPUT, Sweeper
-from jitcache.toolchain.find import find_toolchain
+from tests.compile_help import Alone, installed
 from tests.fake_toolchain import add_bitcode_tools, compiles, make_toolchain
 from tests.prebuild_driver import work
 
@@ -217,11 +215,8 @@ def test_bad_requests_are_explained(call, words, said) -> None:
 
 
 @pytest.mark.compile
-def test_a_real_kernel_under_two_sets_equals_whole_compiles(tmp_path) -> None:
-    try:
-        toolchain = find_toolchain("gfx950")
-    except JitcacheError as e:
-        pytest.skip(f"no toolchain: {e.what}")
+def test_a_real_kernel_under_two_sets_equals_whole_compiles(tmp_path, alone: Alone) -> None:
+    toolchain = installed("gfx950")
     (kernel,) = [k for k in kernels(6) if k.recipe.context["name"] == NAME]
     store = Store(tmp_path / "swept")
     try:
@@ -235,13 +230,9 @@ def test_a_real_kernel_under_two_sets_equals_whole_compiles(tmp_path) -> None:
     assert other is not None
     assert own.code != other.code
     assert own.mfma == other.mfma > 0
-    whole = Store(tmp_path / "whole")
-    changed = with_flags(toolchain, MISCHED)
-    resolver = Resolver(whole, changed, "gfx950")
-    action = Action(resolver.resolve(kernel.recipe), "kernel")
-    built = Prebuilder(whole, changed, "gfx950", resolver, jobs=1).build([action])
-    record = built.records[rows[1].key]
+    (record,) = alone.records(with_flags(toolchain, MISCHED), "gfx950", [kernel.recipe])
     hit = store.lookup(rows[1].key)
     assert isinstance(hit, Hit)
+    assert record.key == rows[1].key
     assert record.outputs == hit.record.outputs
     assert native.DEVICE_SUFFIX in record.outputs[0].name
