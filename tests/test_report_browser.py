@@ -407,6 +407,7 @@ def big(tmp_path: Path) -> Report:
     return report_run(read_build(tmp_path), -1, simulate_jobs=False)
 
 
+@pytest.mark.slow
 def test_20000_commands_open(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(render(big(tmp_path)))
