@@ -14,6 +14,7 @@ import pytest
 from jitcache.errors import ExitCode
 from jitcache.lockfile import load_lock
 from jitcache.store.store import Store
+from tests.fake_toolchain import add_bitcode_tools
 from tests.fleet_help import MANIFESTS, Fleet
 
 
@@ -102,6 +103,19 @@ def test_the_locks_are_those_that_prebuild_writes(fleet):
     )
     gathered = fleet.place / "w1/locks-v1/kimi-k2.5-mxfp4-tp2.gfx950.lock.json"
     assert gathered.read_bytes() == dump_lock(lock)
+
+
+def test_kernels_of_a_share_have_one_front_end(tmp_path):
+    fleet = Fleet(tmp_path)
+    fleet.make_plan(MANIFESTS[0])
+    fleet.worker("--shard", "0/1", store="w0")
+    assert fleet.compiled() == fleet.actions == 3
+    add_bitcode_tools(tmp_path)
+    told = fleet.worker("--shard", "0/1", store="w1", JITCACHE_REMOTES="")
+    assert told["built"] == 3
+    assert fleet.compiled() == 3 + 2  # two kernels in one, and the host shim
+    keys = [{r.key for r in Store(tmp_path / name).records()} for name in ("w0", "w1")]
+    assert keys[0] == keys[1]
 
 
 def test_a_second_run_compiles_nothing_wherever_it_runs(fleet):
