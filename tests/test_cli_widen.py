@@ -11,6 +11,7 @@ from jitcache.cli.main import main
 from jitcache.lockfile import load_lock
 from jitcache.store.model import Hit
 from jitcache.store.store import Store
+from jitcache.widen import Kernel, missing_work
 from tests.fake_toolchain import compiles, make_toolchain
 
 NAME = "kimi-k2.5-mxfp4-tp2"
@@ -95,6 +96,23 @@ def test_one_shim_serves_whatever_is_missed_first(place, lock, capsys, tmp_path)
     assert shim == load_lock(one).modules[0].host != load_lock(lock).modules[0].host
     text = Store.of_user().lookup(shim.key).record
     assert text.label.startswith("host shim of the whole module_moe_ck2stages_fp4x2")
+
+
+def test_the_shim_knows_what_this_ck_can_build_and_what_is_held(place, lock, capsys):
+    held = load_lock(lock)
+    (module,) = held.modules
+    ours = [i.name for i in module.instances]
+    wanted = [Kernel(ours[0], "cold-odd"), Kernel(SMALL, "hot-even")]
+
+    def shim(buildable):
+        work = missing_work(held, module, wanted, buildable)
+        assert [k.instance.name for k in work.kernels] == [ours[0], SMALL]
+        return [i["name"] for i in work.shim.context["instances"]]
+
+    assert len(shim(lambda _: True)) == 10
+    assert shim(lambda i: i.tile.m == 64 and i.stage == 1) == [SMALL, *ours]
+    only_ours = missing_work(held, module, wanted[:1], lambda _: True)
+    assert only_ours.shim is None
 
 
 def test_a_further_variant_comes_after_those_that_are_there(place, lock, capsys, tmp_path):
