@@ -6,7 +6,8 @@ that is in the middle of a launch goes on with what it began with.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from jitcache.errors import UnsupportedError
 from jitcache.lockfile import Lock, LockedInstance, LockedModule, LockedVariant
@@ -141,6 +142,44 @@ class Content:
             == (variant.hot_loop, variant.tail, variant.non_temporal)
             for v in found.variants
         )
+
+    def describe(self, resident: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """What it is and where it came from, as plain JSON.
+
+        Args:
+            resident: devices that a code object is loaded on, by action key.
+        """
+        return {
+            "module": self.locked.name,
+            "manifest": self.lock.manifest,
+            "target": self.lock.arch,
+            "cu_num": self.lock.cu_num,
+            "toolchain": self.lock.toolchain,
+            "host": _origin(self.host),
+            "instances": [
+                {
+                    "name": i.name,
+                    "stage": i.stage,
+                    "block_m": i.block_m,
+                    "variants": [
+                        {
+                            "hot_loop": v.hot_loop,
+                            "tail": v.tail,
+                            "non_temporal": v.non_temporal,
+                            "kernel": v.kernel,
+                            **_origin(self.objects[v.action.key]),
+                            "devices": sorted(resident.get(v.action.key, ())),
+                        }
+                        for v in i.variants
+                    ],
+                }
+                for i in self.locked.instances
+            ],
+        }
+
+
+def _origin(item: Loaded) -> dict[str, Any]:
+    return {"object": item.name, "digest": item.digest, "layer": item.layer, "path": item.path}
 
 
 def _fits(variant: LockedVariant, hot: bool, even: bool, non_temporal: bool) -> bool:

@@ -21,7 +21,6 @@ from jitcache.runtime import hip as hip_module
 from jitcache.runtime.content import Content
 from jitcache.runtime.devices import OtherCuNum
 from jitcache.runtime.hip import Hip, UnavailableError
-from jitcache.runtime.objects import Loaded
 from jitcache.runtime.policy import MissError, Refusal, RefusedError, jit_policy
 from jitcache.runtime.shim import Answer, Call, Launch, Problem, Unsupported
 
@@ -241,34 +240,10 @@ class Module:
             checked = dict(self._checked)
             other = dict(self._other_cu_num)
         return {
-            "module": self.name,
-            "manifest": content.lock.manifest,
-            "target": content.lock.arch,
-            "cu_num": content.lock.cu_num,
-            "toolchain": content.lock.toolchain,
+            **content.describe(resident),
             "load_ms": round(self._load_ms, 3),
             "built": list(self.built),
             "remotes": [{"remote": r, "object": o, "reason": why} for r, o, why in self.told],
-            "host": _origin(content.host),
-            "instances": [
-                {
-                    "name": i.name,
-                    "stage": i.stage,
-                    "block_m": i.block_m,
-                    "variants": [
-                        {
-                            "hot_loop": v.hot_loop,
-                            "tail": v.tail,
-                            "non_temporal": v.non_temporal,
-                            "kernel": v.kernel,
-                            **_origin(content.objects[v.action.key]),
-                            "devices": sorted(resident.get(v.action.key, [])),
-                        }
-                        for v in i.variants
-                    ],
-                }
-                for i in content.locked.instances
-            ],
             "devices": {
                 str(d): {
                     "load_ms": round(ms, 3),
@@ -375,10 +350,6 @@ class Module:
         self._modules.clear()
         self._checked.clear()
         self._other_cu_num.clear()
-
-
-def _origin(item: Loaded) -> dict[str, Any]:
-    return {"object": item.name, "digest": item.digest, "layer": item.layer, "path": item.path}
 
 
 _live: weakref.WeakSet[Module] = weakref.WeakSet()
