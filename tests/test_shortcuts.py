@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import re
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -151,6 +152,22 @@ def test_an_edited_checkout_is_not_believed_for_its_commit(
     assert edited.no_shortcuts.startswith("not proved with these CK headers")
 
 
+def test_every_family_has_kernels_in_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = Path(__file__).parent.parent / "tools" / "prove_shortcuts"
+    monkeypatch.syspath_prepend(str(tool.parent))
+    modules = runpy.run_path(str(tool))["MODULES"]
+    found = [
+        instance
+        for spec in modules
+        for arch in catalog.ARCHES
+        if catalog.refusal(spec, arch) is None
+        for instance in catalog.instances(spec, arch)
+    ]
+    assert {i.family for i in found} == {f.tag for f in catalog.all_families()}
+    headers = (finish.CSRC / "jitcache" / "family").glob("*.hpp")
+    assert {native.header(i) for i in found} == {h.stem for h in headers}
+
+
 # --- real compiles ---------------------------------------------------------------------------
 
 _VALUES = """\
@@ -216,6 +233,7 @@ extern "C" __attribute__((visibility("default"))) int fill(int* out)
     curve<SpaceFillingCurve<Sequence<4, 3, 8>, Sequence<2, 0, 1>, Sequence<1, 1, 2>>>();
     curve<SpaceFillingCurve<Sequence<4, 3, 4>, Sequence<1, 2, 0>, Sequence<2, 1, 1>, false>>();
     curve<SpaceFillingCurve<Sequence<8>, Sequence<0>, Sequence<2>>>();
+    curve<SpaceFillingCurve<const Sequence<2, 4>, Sequence<1, 0>, const Sequence<1, 2>>>();
     descriptor(make_naive_tensor_descriptor_packed(
         make_tuple(Number<3>{}, Number<4>{}, Number<5>{})));
     descriptor(make_naive_tensor_descriptor(make_tuple(Number<3>{}, Number<4>{}, Number<5>{}),
@@ -227,6 +245,11 @@ extern "C" __attribute__((visibility("default"))) int fill(int* out)
     note(typename sequence_unique_sort<Sequence<5, 1, 5, 0, 3, 1>,
                                        math::less<index_t>,
                                        math::equal<index_t>>::type{});
+    note(typename sequence_unique_sort<const Sequence<7, 2, 7, 0, 2>,
+                                       math::less<index_t>,
+                                       math::equal<index_t>>::type{});
+    note(is_valid_sequence_map<const Sequence<2, 0, 1>>::value);
+    note(is_valid_sequence_map<const Sequence<2, 0, 3>>::value);
     note(is_valid_sequence_map<Sequence<2, 0, 1>>::value);
     note(is_valid_sequence_map<Sequence<2, 0, 2>>::value);
     note(is_valid_sequence_map<Sequence<1, 2, 3>>::value);
@@ -256,12 +279,12 @@ def toolchain_for(arch: str, cache: Path) -> Toolchain:
     return found
 
 
-def compile_with(argv: tuple[str, ...], text: str, place: Path, more: str) -> Path:
+def compile_with(argv: tuple[str, ...], text: str, place: Path, *more: str) -> Path:
     place.mkdir()
     (place / "unit.hip").write_text(text)
     named = {"source": place / "unit.hip", "output": place / "out", "depfile": place / "unit.d"}
     words = [re.sub(r"\{(\w+)\}", lambda m: str(named[m[1]]), w) for w in argv]
-    done = subprocess.run([*words[:-1], more, words[-1]], capture_output=True, text=True)
+    done = subprocess.run([*words[:-1], *more, words[-1]], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return place / "out"
 
@@ -323,8 +346,14 @@ def test_a_kernel_has_the_same_bytes_with_and_without(
 ) -> None:
     arch, text = kernel.split()[0], recipe_of(kernel).render()
     argv = compile_command(toolchain_for(arch, cache), "device").argv
-    with_them = compile_with(argv, text, tmp_path / "with", shortcuts.MACRO)
+    trace = tmp_path / "trace.json"
+    traced = (f"-ftime-trace={trace}", "-ftime-trace-granularity=0")
+    words = (shortcuts.MACRO, *(w for option in traced for w in ("-Xclang", option)))
+    with_them = compile_with(argv, text, tmp_path / "with", *words)
     without = compile_with(argv, text, tmp_path / "without", "-UJITCACHE_CK_SHORTCUTS")
     assert with_them.read_bytes() == without.read_bytes()
+    # A shortcut that no longer matches what CK asks for costs time and nothing else.
+    assert "ck::SpaceFillingCurve<" in trace.read_text()
+    assert "ck::sequence_sort_impl<" not in trace.read_text()
     assert "shortcuts/curve.hpp" in (tmp_path / "with" / "unit.d").read_text()
     assert "shortcuts/curve.hpp" not in (tmp_path / "without" / "unit.d").read_text()

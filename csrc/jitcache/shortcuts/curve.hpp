@@ -132,4 +132,15 @@ struct SpaceFillingCurve<Sequence<Lengths...>, Sequence<Order...>, Sequence<Scal
     }
 };
 
+// As CK asks for it: `decltype` of a constexpr sequence is const.
+template <typename Lengths, typename Order, typename Scalars, bool SnakeCurved>
+    requires(std::is_const_v<Lengths> || std::is_const_v<Order> || std::is_const_v<Scalars>)
+struct SpaceFillingCurve<Lengths, Order, Scalars, SnakeCurved>
+    : SpaceFillingCurve<std::remove_const_t<Lengths>,
+                        std::remove_const_t<Order>,
+                        std::remove_const_t<Scalars>,
+                        SnakeCurved>
+{
+};
+
 } // namespace ck

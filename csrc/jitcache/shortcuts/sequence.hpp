@@ -112,6 +112,21 @@ struct sequence_unique_sort<Sequence<First, Values...>, math::less<index_t>, mat
         make_index_sequence<jitcache::shortcut::unique_sorted<First, Values...>().size>>::type;
 };
 
+// As CK asks for them: `decltype` of a constexpr sequence is const.
+template <index_t... Values>
+struct is_valid_sequence_map<const Sequence<Values...>>
+    : is_valid_sequence_map<Sequence<Values...>>
+{
+};
+
+template <index_t First, index_t... Values>
+struct sequence_unique_sort<const Sequence<First, Values...>,
+                            math::less<index_t>,
+                            math::equal<index_t>>
+    : sequence_unique_sort<Sequence<First, Values...>, math::less<index_t>, math::equal<index_t>>
+{
+};
+
 template <index_t Size, typename F>
     requires true
 struct sequence_gen<Size, F>
