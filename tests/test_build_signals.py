@@ -25,7 +25,7 @@ from jitcache.errors import ExitCode
 # Runs a build whose first job ends at once and whose two others would run for minutes: one
 # deaf to signals, one a driver with a child; both have written their output already.
 BUILDER = """
-import dataclasses, json, signal, sys
+import dataclasses, json, sys
 from pathlib import Path
 from jitcache.build.model import Finished, Failed, Started
 from jitcache.build.rundir import new_run_directory
@@ -33,8 +33,6 @@ from jitcache.build.runner import run
 from jitcache.errors import JitcacheError
 from tests.build_help import job
 
-# A shell that runs the tests in the background has it ignored, and that would be inherited.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 root, marker = Path(sys.argv[1]), sys.argv[2]
 directory = new_run_directory(root)
 shell = 'echo half > {output}; echo o: s > {depfile}; exec "$@"'
