@@ -18,6 +18,8 @@ from jitcache.codegen.templating import c_string
 from tests import aiter_standin
 from tests.aiter_standin import call, described, needs_compiler
 
+pytestmark = pytest.mark.slow
+
 KIMI = ModuleSpec("fp4x2", "fp4x2", "b16", Quant.PER_1X32, "silu", 2, preshuffle=True)
 KIMI_GELU = replace(KIMI, act="gelu")
 """Has stage 2 instances in common with KIMI."""

@@ -32,6 +32,8 @@ from tests.pack_help import BELIEF
 from tests.remote_help import CI
 from tests.remote_servers import docker_registry, needs, s3, webdav
 
+pytestmark = pytest.mark.slow
+
 NAME = "test-manifest"
 LAUNCH = f"""
 import jitcache

@@ -21,6 +21,8 @@ from jitcache.fleet.model import FleetPlan, PinnedToolchain, PlannedAction
 from jitcache.fleet.planfile import parse_plan
 from tests.fleet_help import MANIFESTS, Fleet
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 KEY = "sha256:" + "0" * 64
 

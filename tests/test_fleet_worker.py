@@ -17,6 +17,8 @@ from jitcache.store.store import Store
 from tests.fake_toolchain import add_bitcode_tools
 from tests.fleet_help import MANIFESTS, Fleet
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def one_manifest(tmp_path_factory):

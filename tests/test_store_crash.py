@@ -15,6 +15,8 @@ from jitcache.store.model import Hit, Miss
 from jitcache.store.store import Store
 from tests.store_help import age_all, kill_points, make, memory_dir, overwrite, stored
 
+pytestmark = pytest.mark.slow
+
 needs_strace = pytest.mark.skipif(
     shutil.which("strace") is None, reason="strace is not installed (apt-get install strace)"
 )

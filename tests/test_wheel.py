@@ -30,6 +30,8 @@ from tests import runtime_help
 from tests.pack_help import filled
 from tests.remote_help import CI, TRUST
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 
