@@ -48,10 +48,10 @@ def test_a_directory_that_cannot_be_made_is_an_error_of_the_store(place, capsys)
 
 def test_it_writes_capsules_and_an_index(place, capsys, monkeypatch):
     pytest.importorskip("torch")
-    from tests.test_capture import lock_of
+    from tests.test_capture import CHOICES, lock_of
 
-    def build(store, arch, choices, **_):
-        return {c.family: lock_of(store, c) for c in choices}
+    def build(store, arch, works, **_):
+        return {name: lock_of(store, CHOICES[f"{name}-{arch}"]) for name in works}
 
     monkeypatch.setattr("jitcache.capture.build.build", build)
     words = ("-o", str(place / "out"), "--family", "a16w16", "--family", "a8w8", "--seed", "3")

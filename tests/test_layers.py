@@ -29,6 +29,7 @@ LAYERS = (
     ("prebuild", "sweep", "widen", "pack", "prebuilt"),
     ("fleet",),
     ("runtime",),
+    ("emulator",),
     ("capture", "selftest"),
     ("cli", "__main__", "codegen.gen_instances"),
 )

@@ -12,6 +12,7 @@ import pytest
 
 from jitcache.runtime.capsule import Buffer, Capsule, read, write
 from jitcache.runtime.compare import worst
+from tests import emulator_help
 from tests import runtime_help as help_
 from tests.fake_clang import code_object
 
@@ -74,6 +75,51 @@ def test_without_gpu_or_with_another_it_says_so(tmp_path):
     assert (done.returncode, "finds no GPU" in done.stderr) == (5, True)
     done = replay(path, RECORDING_HIP_ARCH="gfx942")
     assert (done.returncode, "is gfx942, the capsule is for gfx950" in done.stderr) == (5, True)
+
+
+SOURCE = """
+typedef float F;
+__attribute__((amdgpu_kernel, amdgpu_flat_work_group_size(64, 64))) void twice(F *out, F *in) {
+  unsigned t = __builtin_amdgcn_workitem_id_x();
+  if (t < 2) out[t] = in[t] * 2 + out[t];
+}
+__attribute__((amdgpu_kernel)) void past(F *out, F *in) { out[2] = 1; }
+"""
+
+
+@pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
+def test_a_launch_runs_on_the_emulator(tmp_path, arch):
+    options = (*emulator_help.DEVICE, f"-mcpu={arch}")
+    code = emulator_help.compile_c(SOURCE, tmp_path / "x.co", *options)
+    path = tmp_path / "one.capsule"
+
+    def go(symbol, expected, *words, clear=0):
+        buffers = (
+            Buffer("out", (0,), floats(10.0, 20.0), expected, "float32", 1),
+            Buffer("a", (8,), floats(1.5, -3.0), None, "float32"),
+        )
+        sizes = ((1, 1, 1), (64, 1, 1), 0, bytes(16), clear)
+        made = Capsule(arch, "m", "i", symbol, code, *sizes, PROBLEM, buffers)
+        write(path, made)
+        # There is no GPU: nothing else could have run it.
+        return replay(path, "--emulate", *words, RECORDING_HIP_DEVICES="0")
+
+    done = go("twice", floats(13.0, 14.0), "-o", str(tmp_path / "result"))
+    assert (done.returncode, json.loads(done.stdout)["right"]) == (0, True), done.stderr
+    assert (tmp_path / "result").read_bytes() == floats(13.0, 14.0)
+    assert go("twice", floats(3.0, -6.0), clear=8).returncode == 0
+    assert go("twice", floats(13.0, 14.5)).returncode == 1
+    done = go("past", floats(13.0, 14.0))
+    assert (done.returncode, "isn't allocated" in done.stderr) == (1, True)
+    done = go("nothing", floats(13.0, 14.0))
+    assert (done.returncode, "Traceback" in done.stderr) == (5, False)
+
+
+def test_what_is_no_code_object_is_said(tmp_path):
+    path = tmp_path / "one.capsule"
+    make(path, None)
+    done = replay(path, "--emulate")
+    assert (done.returncode, "Traceback" in done.stderr) == (5, False), done.stderr
 
 
 def test_errors_are_relative_to_the_largest_value_and_nan_is_wrong():

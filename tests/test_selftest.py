@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.util
 import json
 import math
 import os
@@ -28,10 +29,11 @@ from jitcache.codegen.catalog import (  # noqa: E402
     parse_module_name,
     variant_for,
 )
+from jitcache.emulator.program import FaultError, UnknownError  # noqa: E402
 from jitcache.lockfile import load_lock, write_lock  # noqa: E402
 from jitcache.runtime import hip as hip_module  # noqa: E402
 from jitcache.runtime.hip import Hip  # noqa: E402
-from jitcache.selftest import kernels  # noqa: E402
+from jitcache.selftest.model import kernels  # noqa: E402
 from jitcache.store.store import Store  # noqa: E402
 from tests import runtime_help as help_  # noqa: E402
 from tests.runtime_help import make_lock  # noqa: E402
@@ -323,10 +325,89 @@ def test_sizes_that_run_another_kernel_are_a_failure(machine, capsys, monkeypatc
     def other(instance, variant):
         return real(instance, replace(variant, tail="even"))
 
-    monkeypatch.setattr("jitcache.selftest.launch_for", other)
+    monkeypatch.setattr("jitcache.selftest.check.launch_for", other)
     code, found, _ = run(capsys, lock, "--kernel", "gemm1")
     assert (code, [k["status"] for k in found["kernels"]]) == (1, ["ok", "failed"])
     assert "these sizes run another kernel" in found["kernels"][1]["reason"]
+
+
+def emulated(monkeypatch, outcome) -> list[str]:
+    """Have the emulator answer with what `outcome` makes of a capsule; symbols that it ran."""
+    ran = []
+
+    def replay(made, objdump):
+        assert objdump.name.startswith("llvm-objdump")
+        ran.append(made.symbol)
+        return {"out": outcome(made)}
+
+    monkeypatch.setattr("jitcache.selftest.runners.replay", replay)
+    monkeypatch.setattr("jitcache.emulator.replay.find_objdump", lambda _: Path("llvm-objdump"))
+    return ran
+
+
+def test_the_emulator_runs_what_a_gpu_would(machine, capsys, monkeypatch):
+    lock = a_lock(machine, variants=EVERY)
+    symbols = put_results(machine, lock)
+    right = {s: (machine / "results" / s).read_bytes() for s in symbols}
+    monkeypatch.setenv("RECORDING_HIP_DEVICES", "0")
+    ran = emulated(monkeypatch, lambda made: right[made.symbol])
+    code, found, err = run(capsys, lock, "--emulate")
+    assert code == 0, err
+    assert (ran, found["counts"]["ok"]) == (symbols, 8)
+    assert found["device"] == {"emulator": True, "arch": "gfx950"}
+    # Its buffers are those of the case, and the result is compared, not believed.
+    emulated(monkeypatch, lambda made: made.out.before)
+    code, found, _ = run(capsys, lock, "--emulate")
+    assert (code, found["counts"]["wrong"]) == (1, 8)
+
+
+def test_what_the_emulator_cannot_run_is_skipped_and_what_faults_has_failed(
+    machine, capsys, monkeypatch
+):
+    lock = a_lock(machine, variants=EVERY[:2])
+    symbols = put_results(machine, lock)
+    errors = {symbols[0]: UnknownError("v_new_f32"), symbols[1]: FaultError("0x1 isn't allocated")}
+
+    def outcome(made):
+        if made.symbol in errors:
+            raise errors[made.symbol]
+        return (machine / "results" / made.symbol).read_bytes()
+
+    emulated(monkeypatch, outcome)
+    code, found, _ = run(capsys, lock, "--emulate")
+    assert (code, found["status"]) == (1, "wrong")
+    assert list(statuses(found).values()) == ["skipped", "failed", "ok", "ok"]
+    reasons = [k["reason"] for k in found["kernels"][:2]]
+    assert reasons == ["the emulator doesn't know v_new_f32", "0x1 isn't allocated"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "code", "text"),
+    [
+        ("torch", 5, "pip install 'jitcache[torch]'"),
+        ("numpy", 5, "pip install 'jitcache[emulate]'"),
+        ("llvm-objdump", 4, "install llvm-22"),
+    ],
+)
+def test_what_the_emulator_needs_is_said(machine, capsys, monkeypatch, missing, code, text):
+    lock = a_lock(machine)
+    if missing == "llvm-objdump":
+        monkeypatch.setenv("PATH", str(machine))
+        monkeypatch.setenv("ROCM_PATH", str(machine))
+        with pytest.raises(SystemExit) as exit_:
+            main(["selftest", str(lock), "--emulate"])
+        assert (exit_.value.code, text in capsys.readouterr().err) == (code, True)
+        return
+    if missing == "torch":
+        monkeypatch.setitem(sys.modules, "torch", None)
+    else:
+        find = importlib.util.find_spec
+        monkeypatch.setattr(
+            "importlib.util.find_spec", lambda name: None if name == "numpy" else find(name)
+        )
+    found_code, found, err = run(capsys, lock, "--emulate")
+    assert (found_code, found["reason"]) == (code, f"no-{missing}")
+    assert text in err
 
 
 @pytest.mark.parametrize(
@@ -416,6 +497,12 @@ def test_every_option_and_reason_is_documented(capsys):
     with pytest.raises(SystemExit):
         main(["selftest", "--help"])
     options = {w for w in capsys.readouterr().out.split() if w.startswith("--")}
-    assert len(options) == 7
-    for word in (options - {"--help"}) | {"no-runtime", "no-torch", "all-skipped", "other-arch"}:
+    assert len(options) == 8
+    for word in (options - {"--help"}) | {
+        "no-runtime",
+        "no-torch",
+        "no-numpy",
+        "all-skipped",
+        "other-arch",
+    }:
         assert f"`{word}`" in page, word

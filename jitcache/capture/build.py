@@ -1,8 +1,8 @@
-"""The kernels of the samples, built once by way of the store like every other kernel."""
+"""Kernels that no manifest asked for, built by way of the store like every other kernel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ def work_of(choice: Choice) -> ModuleWork:
 def build(
     store: Store,
     arch: str,
-    choices: Sequence[Choice],
+    works: Mapping[str, ModuleWork],
     *,
     salt: str = "",
     compiler_env: Callable[[Path], tuple[tuple[str, str], ...]] = lambda _compiler: (),
@@ -48,12 +48,12 @@ def build(
     on_event: Callable[[Event], None] = lambda _: None,
     fetch: Callable[[str], ActionRecord | None] | None = None,
 ) -> dict[str, Lock]:
-    """Have the kernels of one architecture in the store.
+    """Have kernels of one architecture in the store.
 
     Args:
         store: where they are looked up and published.
         arch: the architecture.
-        choices: families on it.
+        works: what to build: a module under each name.
         salt: as for `prebuild`: part of every key.
         compiler_env: variables for a compiler that change no byte of what it writes.
         on_start: told before compilers start.
@@ -61,7 +61,7 @@ def build(
         fetch: as for `Prebuilder`: asked for what the store lacks.
 
     Returns:
-        A lock per family.
+        A lock under each name.
 
     Raises:
         ToolchainError: there is no compiler or CK.
@@ -69,7 +69,6 @@ def build(
         BuildError: one doesn't compile.
     """
     toolchain = find_toolchain(arch, cache_dir=store.layout.root, stat_memo=store.stat_memo)
-    works = {c.family: work_of(c) for c in choices}
     require(
         path_of(toolchain, "ck", ""),
         toolchain.ck_commit,
@@ -91,11 +90,11 @@ def build(
     built = builder.build(list({a.key: a for a in actions.values()}.values()))
     if built.failed:
         raise BuildError(
-            f"{len(built.failed)} of the samples' translation units could not be built",
+            f"{len(built.failed)} translation units could not be built",
             details=tuple(f"{f.label}: {f.error} ({f.log})" for f in built.failed),
         )
     return {
-        family: make_lock(
+        name: make_lock(
             manifest=LOCK_NAME,
             manifest_digest=digest.of_bytes(LOCK_NAME.encode()),
             arch=arch,
@@ -105,5 +104,5 @@ def build(
             actions=actions,
             records=built.records,
         )
-        for family, work in works.items()
+        for name, work in works.items()
     }

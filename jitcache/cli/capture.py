@@ -90,7 +90,7 @@ def command(
 def _of_arch(
     store: Store, arch: str, choices: list[Choice], directory: Path, seed: int, quiet: bool
 ) -> list[Sample]:
-    from jitcache.capture.build import build
+    from jitcache.capture.build import build, work_of
     from jitcache.capture.sample import write_samples
 
     show = Show(quiet=quiet)
@@ -98,7 +98,7 @@ def _of_arch(
         locks = build(
             store,
             arch,
-            choices,
+            {c.family: work_of(c) for c in choices},
             salt=os.environ.get(SALT_VARIABLE, ""),
             compiler_env=lambda compiler: find_allocator(wished(None, os.environ), compiler).env,
             on_start=show.start,

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from jitcache.cli import output
+from jitcache.emulator import replay as emulator
 from jitcache.errors import JitcacheError
 from jitcache.runtime import capsule
 from jitcache.runtime.compare import worst
@@ -19,6 +20,7 @@ _TOLERANCE = 0.02
 @click.command()
 @click.argument("file", type=Path)
 @click.option("--describe", "only_describe", is_flag=True, help="Only say what the capsule holds.")
+@click.option("--emulate", is_flag=True, help="On an emulator instead of a GPU.")
 @click.option("--device", type=int, default=0, show_default=True, help="Device index.")
 @click.option(
     "--tolerance",
@@ -30,12 +32,16 @@ _TOLERANCE = 0.02
 def command(
     file: Path,
     only_describe: bool,
+    emulate: bool,
     device: int,
     tolerance: float | None,
     out_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Run the launch of a capsule FILE on a GPU, and compare with the result it expects."""
+    """Run the launch of a capsule FILE again, and compare with the result it expects.
+
+    Runs it on a GPU, or with --emulate on the CPU, from its machine code.
+    """
     found = capsule.read(file)
     if not as_json:
         output.out(capsule.describe(found))
@@ -43,7 +49,10 @@ def command(
         if as_json:
             output.emit_json({"instance": found.instance, "arch": found.arch})
         return
-    after = capsule.replay(found, require_hip(), device)
+    if emulate:
+        after = emulator.replay(found, emulator.require_emulator())
+    else:
+        after = capsule.replay(found, require_hip(), device)
     if out_path is not None:
         out_path.write_bytes(after["out"])
     buffer = found.out

@@ -10,9 +10,10 @@ import click
 
 from jitcache.cli import output
 from jitcache.errors import JitcacheError
-from jitcache.runtime.hip import Hip
 from jitcache.runtime.load import load_all
-from jitcache.selftest import CannotTestError, Result, check, gpu, kernels
+from jitcache.selftest.check import check
+from jitcache.selftest.model import CannotTestError, Result, kernels
+from jitcache.selftest.runners import emulator, gpu
 
 _HEADER = ("kernel", "result", "error", "allowed", "ms", "why")
 
@@ -21,6 +22,7 @@ _HEADER = ("kernel", "result", "error", "allowed", "ms", "why")
 @click.argument("what")
 @click.option("--arch", help="Which architecture, where WHAT was built for several.")
 @click.option("--kernel", "text", default="", help="Only kernels whose name holds this text.")
+@click.option("--emulate", is_flag=True, help="On an emulator instead of a GPU.")
 @click.option("--device", type=int, default=0, show_default=True, help="Device index.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random inputs.")
 @click.option(
@@ -33,24 +35,27 @@ def command(
     what: str,
     arch: str | None,
     text: str,
+    emulate: bool,
     device: int,
     seed: int,
     tolerance: float | None,
     as_json: bool,
 ) -> None:
-    """Run every kernel of WHAT on a GPU with small random inputs, and compare with the reference.
+    """Run every kernel of WHAT with small random inputs, and compare with the reference.
+
+    Runs them on a GPU, or with --emulate on the CPU, from their machine code.
 
     WHAT is a lock file, a manifest's name or a module's name.
     """
     modules = load_all(what, arch=arch)
     chosen = kernels(modules, text)
     try:
-        hip = gpu(modules, device)
+        runner = emulator(modules) if emulate else gpu(modules, device)
         results = []
         for number, kernel in enumerate(chosen, 1):
-            # Said before: a kernel that faults takes the process with it.
+            # Said before: on a GPU, a kernel that faults takes the process with it.
             output.say(f"[{number}/{len(chosen)}] {kernel.label}")
-            results.append(check(kernel, hip, device, seed=seed, tolerance=tolerance))
+            results.append(check(kernel, runner, seed=seed, tolerance=tolerance))
         _refuse_if_nothing_was_compared(results)
     except CannotTestError as e:
         if as_json:
@@ -60,7 +65,7 @@ def command(
         raise
     bad = [r for r in results if r.status in ("wrong", "failed")]
     if as_json:
-        head = {"status": "wrong" if bad else "ok", "device": _device(hip, device), "seed": seed}
+        head = {"status": "wrong" if bad else "ok", "device": runner.to_json(), "seed": seed}
         output.emit_json(head | _json(results))
     else:
         output.out(output.table(_HEADER, [_row(r) for r in results], right="llrrrl"))
@@ -90,10 +95,6 @@ def _row(result: Result) -> tuple[str, ...]:
         number(result.ms, ".2f"),
         result.reason,
     )
-
-
-def _device(hip: Hip, device: int) -> dict[str, Any]:
-    return {"index": device, "arch": hip.arch(device), "hip": list(hip.version)}
 
 
 def _json(results: list[Result]) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""C programs compiled for a GPU, run on the emulator."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jitcache.emulator.launch import Pointer, launch
+from jitcache.emulator.program import read
+from jitcache.errors import ToolchainError
+from jitcache.toolchain.objdump import find_objdump
+
+DEVICE = ("-target", "amdgcn-amd-amdhsa", "-nogpulib", "-nogpuinc", "-ffp-contract=off")
+
+
+def clang() -> str:
+    """The compiler beside the disassembler."""
+    try:
+        objdump = find_objdump(os.environ)
+    except ToolchainError as e:
+        pytest.skip(e.what)
+    beside = Path(os.path.realpath(objdump)).with_name("clang")
+    if not beside.exists():
+        pytest.skip(f"no clang beside {objdump}")
+    return str(beside)
+
+
+def compile_c(source: str, output: Path, *options: str) -> bytes:
+    """Compile C and give the output's bytes."""
+    file = output.with_suffix(".c")
+    file.write_text(source)
+    command = [clang(), "-x", "c", "-O2", "-Wno-everything", *options, str(file), "-o", str(output)]
+    subprocess.run(command, check=True)
+    return output.read_bytes()
+
+
+def run(
+    code: bytes,
+    symbol: str,
+    arch: str,
+    kernarg: bytes,
+    buffers: dict[str, Pointer],
+    *,
+    grid: tuple[int, int, int] = (1, 1, 1),
+    block: int = 64,
+    directory: Path,
+) -> dict[str, bytes]:
+    """Launch a kernel of a code object; gives the buffers afterwards."""
+    file = directory / "run.co"
+    file.write_bytes(code)
+    options = ["-d", f"--mcpu={arch}", f"--disassemble-symbols={symbol}"]
+    objdump = str(find_objdump(os.environ))
+    listing = subprocess.run(
+        [objdump, *options, str(file)], capture_output=True, text=True, check=True
+    ).stdout
+    program = read(code, symbol, arch, listing)
+    return launch(program, grid, (block, 1, 1), 0, kernarg, buffers)
