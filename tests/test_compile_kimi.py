@@ -144,3 +144,13 @@ def test_the_report_names_the_critical_kernel(store_root, prebuilt):
 def test_verify_finds_no_damage(store_root, prebuilt):
     done = jitcache(store_root, "verify", "--json")
     assert done.returncode == 0, done.stdout
+
+
+def test_the_kernels_compute_what_the_reference_has(store_root, prebuilt):
+    pytest.importorskip("torch")
+    done = jitcache(store_root, "selftest", prebuilt["lock"], "--emulate", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["counts"] == {"ok": 2, "wrong": 0, "failed": 0, "skipped": 0}
+    # gemm1's registers spill: its scratch memory was used, too.
+    assert all(0 <= k["error"] <= k["tolerance"] for k in found["kernels"])
