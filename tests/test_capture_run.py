@@ -16,13 +16,13 @@ import pytest
 
 pytest.importorskip("torch")
 
-from jitcache.capture.choice import choose  # noqa: E402
-from jitcache.emulator.replay import replay, require_emulator  # noqa: E402
-from jitcache.errors import JitcacheError  # noqa: E402
-from jitcache.runtime import capsule  # noqa: E402
-from jitcache.runtime.compare import worst  # noqa: E402
-from tests import capsule_decoder as decoder  # noqa: E402
-from tests import runtime_help as help_  # noqa: E402
+from jitcache.capture.choice import choose
+from jitcache.emulator.replay import replay, require_emulator
+from jitcache.errors import JitcacheError
+from jitcache.runtime import capsule
+from jitcache.runtime.compare import worst
+from tests import capsule_decoder as decoder
+from tests import runtime_help as help_
 
 pytestmark = pytest.mark.compile
 
@@ -79,8 +79,6 @@ def test_what_is_misplaced_shows(samples, name):
     for field, before in read.items():
         by = 16 if field in ("a", "b") else 4
         moved = before[by:] + before[:by]
-        buffers = tuple(
-            replace(b, before=moved) if b.field == field else b for b in held.buffers
-        )
+        buffers = tuple(replace(b, before=moved) if b.field == field else b for b in held.buffers)
         if moved != before:
             assert error_of(replace(held, buffers=buffers)) > held.out.tolerance, field
