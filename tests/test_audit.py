@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jitcache.cli.audit import command
-from jitcache.errors import ExitCode, InputError, UsageError
+from jitcache.errors import ExitCode, InputError, UnsupportedError, UsageError
 from jitcache.manifest.load import shipped_names
 from jitcache.manifest.model import Attention
 from jitcache.plan.audit import Finding, audit_moe, audit_tables
@@ -23,6 +23,7 @@ from jitcache.plan.neighbours import (
     audit_neighbours,
     gemm_lookups,
 )
+from jitcache.plan.planner import plan
 from tests.test_plan import MI300X, MI308X, MI355X, STAGE1, STAGE2, layer, manifest
 from tests.test_tuned import COLUMNS, line, table
 
@@ -68,6 +69,26 @@ def test_names_that_no_module_has() -> None:
     _, findings = audit_moe(manifest(inter_dim=512), MI355X, table(line(64, STAGE1, gone)))
     assert {f.kind for f in findings} == {"unknown-kernel"}
     assert any(f.what == f"no module on gfx950 has {gone}" for f in findings)
+
+
+@pytest.mark.parametrize(
+    ("inter_dim", "target", "quant", "hit"),
+    [(192, MI300X, "per_tensor", True), (192, MI300X, "per_1x128", False),
+     (256, MI300X, "per_tensor", False), (192, MI355X, "per_tensor", False),
+     # Assembly runs these.
+     (192, MI300X, "per_token", False)],
+)  # fmt: skip
+def test_weights_that_are_read_otherwise_than_they_are_shuffled(inter_dim, target, quant, hit):
+    asked = manifest(inter_dim=inter_dim, quant=quant, w="f8")
+    _, findings = audit_moe(asked, target, table())
+    found = [f for f in findings if f.kind == "weight-layout"]
+    assert bool(found) == hit
+    assert all(f.severity == "error" and "AITER shuffles 16" in f.what for f in found)
+    try:
+        notes = plan(asked, target=target).notes
+    except UnsupportedError:
+        notes = ()
+    assert any("AITER shuffles 16" in note for note in notes) == hit
 
 
 def test_a_height_that_is_not_the_kernels() -> None:

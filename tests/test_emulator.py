@@ -209,6 +209,30 @@ def test_int4_is_converted_to_sixteenths():
     assert set(w.v[2].view(np.float32).tolist()) == {5 / 16}
 
 
+def parts(to: str, unused: str, first: str, second: str) -> str:
+    """Modifiers of SDWA."""
+    return f"dst_sel:{to} dst_unused:UNUSED_{unused} src0_sel:{first} src1_sel:{second}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"v_or_b32_sdwa v3, v1, v2 {parts('WORD_1', 'PAD', 'BYTE_0', 'DWORD')}", 0x77FF0000),
+        (f"v_or_b32_sdwa v3, v1, v2 {parts('BYTE_2', 'PRESERVE', 'BYTE_3', 'WORD_0')}", 0xABBBCDEF),
+        (f"v_lshrrev_b32_sdwa v3, v4, v1 {parts('BYTE_1', 'PAD', 'DWORD', 'DWORD')}", 0x3300),
+        (f"v_cndmask_b32_sdwa v3, v1, v2, vcc {parts('DWORD', 'PAD', 'DWORD', 'WORD_1')}", 0x6655),
+        ("v_lshlrev_b16_e32 v3, 8, v1", 0x00004400),
+        ("v_lshrrev_b16_e32 v3, 8, v1", 0x00000033),
+    ],
+)  # fmt: skip
+def test_parts_of_registers(text, expected):
+    w = wave()
+    w.v[1], w.v[2], w.v[3], w.v[4] = 0x11223344, 0x665577BB, 0xABEFCDEF, 8
+    w.write(VCC, ALL, 2)
+    vector.step(instruction(text, 8), "gfx942")(w)
+    assert hex(w.v[3, 0]) == hex(expected)
+
+
 @pytest.mark.parametrize(
     ("modifiers", "low", "high"),
     [("", 3 + 20, 5 + 40), (" op_sel_hi:[1,0]", 3 + 20, 5 + 20), (" op_sel:[0,1]", 3 + 40, 5 + 40),

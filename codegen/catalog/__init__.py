@@ -7,6 +7,7 @@ source.
 from .dims import k_per_block, rejects
 from .dispatch import Unsupported, dispatch, why_not_dispatched
 from .family import ARCHES, Arch, Family, Pipeline
+from .layout import SHUFFLED, weight_pack
 from .model import Instance, ModuleSpec, Quant, Stage, Tail, Tile, Variant
 from .names import ParsedName, find, parse_module_name, parse_name
 from .select import (
@@ -34,6 +35,7 @@ __all__ = [
     "AITER_COMMIT",
     "AITER_SELECTION",
     "ARCHES",
+    "SHUFFLED",
     "Arch",
     "Family",
     "Instance",
@@ -63,5 +65,6 @@ __all__ = [
     "steps",
     "variant_for",
     "variants",
+    "weight_pack",
     "why_not_dispatched",
 ]

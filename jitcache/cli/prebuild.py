@@ -174,6 +174,8 @@ def _one(
     lock_path: Path | None,
 ) -> _Result:
     modules = worklist(planned)
+    for note in planned.notes:
+        output.say(f"note: {note}")
     if not modules:
         # Nothing of ours runs: the plan says why, and an empty lock says so to `warm`.
         output.say(f"{manifest.name}: no CK2stages kernel is needed on {target}")

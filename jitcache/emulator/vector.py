@@ -155,6 +155,9 @@ BINARY: dict[str, Callable[[Vector, Vector], Vector]] = {
     "v_or_b32": lambda a, b: a | b,
     "v_xor_b32": lambda a, b: a ^ b,
     "v_lshlrev_b32": lambda a, b: b << (a & _U32(31)),
+    # The upper half of a register becomes 0.
+    "v_lshlrev_b16": lambda a, b: b << (a & _U32(15)) & _U32(0xFFFF),
+    "v_lshrrev_b16": lambda a, b: (b & _U32(0xFFFF)) >> (a & _U32(15)),
     "v_lshrrev_b32": lambda a, b: b >> (a & _U32(31)),
     "v_ashrrev_i32": lambda a, b: (_i(b) >> _i(a & _U32(31))).view(np.uint32),
     "v_max_i32": lambda a, b: np.maximum(_i(a), _i(b)).view(np.uint32),
@@ -241,7 +244,7 @@ def _other(i: Instruction, name: str) -> Step | None:
             return _bitop3(i)
         case "v_cndmask_b32":
             refuse(i)
-            return _choose(i, vector(i.operands[1]), vector(i.operands[2]))
+            return _choose(i)
         case "v_fmac_f32":
             refuse(i)
             target = vector_register(i.operands[0])
@@ -265,8 +268,7 @@ def _other(i: Instruction, name: str) -> Step | None:
 def _part(i: Instruction, name: str) -> Step | None:
     """SDWA: operands are parts of registers."""
     refuse(i, "dst_sel", "dst_unused", "src0_sel", "src1_sel")
-    if i.modifiers.get("dst_sel", "DWORD") != "DWORD":
-        raise UnknownError(i.text)
+    put = _put_part(i)
 
     def part(n: int) -> Callable[[Wave], Vector]:
         read = vector(i.operands[n + 1])
@@ -274,17 +276,36 @@ def _part(i: Instruction, name: str) -> Step | None:
         return lambda wave: read(wave) >> _U32(shift) & _U32(mask)
 
     if name == "v_cndmask_b32":
-        return _choose(i, part(0), part(1))
+        mask, no, yes = scalar_register(i.operands[3], 2), part(0), part(1)
+        return lambda w: put(w, np.where(lanes_of(w.read64(mask)), yes(w), no(w)))
     rule: Callable[..., Vector] | None = UNARY.get(name) or BINARY.get(name)
     if rule is None:
         return None
-    target = vector_register(i.operands[0])
     sources = [part(n) for n in range(len(i.operands) - 1)]
-    return lambda wave: wave.put(target, rule(*(read(wave) for read in sources)))
+    return lambda wave: put(wave, rule(*(read(wave) for read in sources)))
 
 
-def _choose(i: Instruction, no: Callable[[Wave], Vector], yes: Callable[[Wave], Vector]) -> Step:
+def _put_part(i: Instruction) -> Callable[[Wave, Vector], None]:
+    """Writer of a part of a register; the others become 0, or stay."""
     target = vector_register(i.operands[0])
+    shift, mask = _SELECT[str(i.modifiers.get("dst_sel", "DWORD"))]
+    unused = i.modifiers.get("dst_unused", "UNUSED_PAD")
+    if unused not in ("UNUSED_PAD", "UNUSED_PRESERVE"):
+        raise UnknownError(i.text)
+    kept = _U32(0 if unused == "UNUSED_PAD" else ~(mask << shift) & 0xFFFFFFFF)
+
+    def put(wave: Wave, result: Vector) -> None:
+        wave.put(target, (result & _U32(mask)) << _U32(shift) | wave.v[target] & kept)
+
+    return put
+
+
+def _choose(i: Instruction) -> Step:
+    target, no, yes = (
+        vector_register(i.operands[0]),
+        vector(i.operands[1]),
+        vector(i.operands[2]),
+    )
     mask = scalar_register(i.operands[3], 2)
     return lambda w: w.put(target, np.where(lanes_of(w.read64(mask)), yes(w), no(w)))
 

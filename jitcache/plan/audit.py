@@ -28,8 +28,8 @@ class Finding(msgspec.Struct, frozen=True):
 
     Attributes:
         part: which part of the deployment.
-        severity: `error`: a call fails or something can't start; `warning`: it runs, but not
-            as tuned; `note`.
+        severity: `error`: a call fails or is wrong, or something can't start; `warning`: it
+            runs, but not as tuned; `note`.
         kind: a word for filters: `raises`, `act-collision`, `unknown-kernel`, ...
         what: one sentence without a final period.
         where: layer, file and line, or shape.
@@ -103,6 +103,7 @@ def audit_moe(
                 if choice.problem:
                     raised.setdefault(f"stage {number}: {choice.problem}", []).append(tokens)
                 met.update(dict.fromkeys(_of_choice(decision, choice)))
+                met.update(dict.fromkeys(_of_layout(layer, choice, target)))
             met.update(dict.fromkeys(_of_row(layer, decision.row)))
         findings.extend(
             Finding(
@@ -158,6 +159,13 @@ def _of_choice(decision: Decision, choice: StageChoice) -> list[Finding]:
             )
         )
     return found
+
+
+def _of_layout(layer: Layer, choice: StageChoice, target: Target) -> list[Finding]:
+    if choice.instance is None or choice.backend != "ck":
+        return []
+    misread = planwords.misread(choice.instance, target.arch)
+    return [Finding("moe", "error", "weight-layout", misread, layer.name)] if misread else []
 
 
 def _of_row(layer: Layer, row: Row | None) -> list[Finding]:

@@ -268,6 +268,8 @@ class _Planner:
                     where=self.manifest.source,
                     hint=f"reached are block_m {planwords.numbers(reached)}",
                 )
+        misread = (planwords.misread(i, self.target.arch) for i in kept)
+        self.notes.extend(sorted(note for note in misread if note))
         return Plan(
             manifest=self.manifest.name,
             digest=manifest_digest(self.manifest),

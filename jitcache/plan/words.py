@@ -21,6 +21,17 @@ def hint_unsupported(problems: Iterable[str]) -> str:
     return "another quantisation, activation or architecture is needed"
 
 
+def misread(instance: Instance, arch: str) -> str | None:
+    """What is wrong where a kernel reads weights otherwise than AITER shuffles them."""
+    pack = catalog.weight_pack(instance, arch)
+    if not instance.module.preshuffle or pack == catalog.SHUFFLED:
+        return None
+    return (
+        f"{instance.short} reads {pack} bytes of a weight's row at a time, but AITER shuffles "
+        f"{catalog.SHUFFLED}: its results are wrong (seen on an emulator, not on a GPU)"
+    )
+
+
 def numbers(values: Iterable[int]) -> str:
     """`32, 64`."""
     return ", ".join(map(str, sorted(values)))
