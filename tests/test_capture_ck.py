@@ -13,7 +13,7 @@ import pytest
 
 from jitcache import codeobject
 from jitcache.capture.choice import MODULES, choose
-from jitcache.codegen.catalog import instances
+from jitcache.codegen.catalog import instances, weight_pack
 from tests import capsule_decoder as decoder
 from tests import runtime_help as help_
 from tests.test_csrc import ck_include, toolchain
@@ -56,17 +56,13 @@ def test_weights_lie_where_cks_descriptors_look_for_them(name, work):
 @pytest.mark.compile
 def test_tiles_that_load_half_as_much_do_not_fit_aiters_shuffle(work):
     # Why they are not among the samples, as docs/capture.md says.
-    halves = tuple(
-        i
-        for i in instances(MODULES["a8w8"], "gfx942")
-        if (i.stage, i.tile.block_size, i.tile.k) == (2, 256, 64)
-    )
-    program = build_program(
-        toolchain(work, "gfx942"), "plain", halves, work / "half", "-DCK_LAYOUT"
-    )
-    for index, instance in enumerate(halves):
+    every = instances(MODULES["a8w8"], "gfx942")
+    program = build_program(toolchain(work, "gfx942"), "plain", every, work / "half", "-DCK_LAYOUT")
+    for index, instance in enumerate(every):
         found = indices(program, index, instance.tile.n, 256)
-        assert np.array_equal(found, decoder.lanes_of_b(instance.tile.n, 256, 8))
+        pack = weight_pack(instance, "gfx942")
+        assert np.array_equal(found, decoder.lanes_of_b(instance.tile.n, 256, pack))
+    assert sum(weight_pack(i, "gfx942") == 8 for i in every) == 7
 
 
 SHUFFLE = r"""

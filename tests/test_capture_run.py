@@ -4,6 +4,7 @@
 write, run from their machine code, is compared with what the capsules expect.
 """
 
+# ruff: noqa: E402 - torch decides whether the rest is imported
 from __future__ import annotations
 
 import json
@@ -14,13 +15,20 @@ from dataclasses import replace
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-from jitcache.capture.choice import choose
+from jitcache.capture.build import build, work_of
+from jitcache.capture.case import make_case
+from jitcache.capture.choice import choose, launch_for
+from jitcache.codegen import catalog
+from jitcache.codegen.catalog import weight_pack
 from jitcache.emulator.replay import replay, require_emulator
 from jitcache.errors import JitcacheError
-from jitcache.runtime import capsule
+from jitcache.runtime import capsule, layouts
 from jitcache.runtime.compare import worst
+from jitcache.runtime.load import open_module
+from jitcache.runtime.stages import Stages
+from jitcache.store.store import Store
 from tests import capsule_decoder as decoder
 from tests import runtime_help as help_
 
@@ -82,3 +90,32 @@ def test_what_is_misplaced_shows(samples, name):
         buffers = tuple(replace(b, before=moved) if b.field == field else b for b in held.buffers)
         if moved != before:
             assert error_of(replace(held, buffers=buffers)) > held.out.tolerance, field
+
+
+@pytest.fixture(scope="module")
+def half(samples):
+    """A kernel that reads 8 bytes of a weight's row at a time, and its launch."""
+    choice = next(c for c in choose(["a8w8"], ["gfx942"]))
+    instance = next(
+        i for i in catalog.instances(choice.spec, choice.arch) if weight_pack(i, "gfx942") == 8
+    )
+    launch = launch_for(instance, catalog.variants(instance)[1])
+    assert launch is not None
+    store = Store(samples.parent)
+    one = replace(choice, launches=(launch,))
+    lock = build(store, "gfx942", {"half": work_of(one)})["half"]
+    module = open_module(lock, lock.modules[0], store, remotes=False)
+    return launch, Stages(module, host_memory=True)
+
+
+@pytest.mark.parametrize(("pack", "right"), [(16, False), (8, True)])
+def test_weights_that_are_shuffled_otherwise_make_a_wrong_result(half, monkeypatch, pack, right):
+    launch, stages = half
+    real = layouts.shuffle_weights
+    monkeypatch.setattr(layouts, "shuffle_weights", lambda weights: real(weights, pack))
+    case = make_case(launch, "gfx942")
+    made = stages.capture(stages.check(2, **case.arguments))
+    expected = bytes(case.expected.view(torch.uint8).numpy())
+    error = error_of(made.with_expected(expected, case.roundings))
+    assert (error <= case.tolerance) == right
+    assert right or error > 0.5

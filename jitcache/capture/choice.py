@@ -93,13 +93,13 @@ class Choice:
         family: its tag.
         arch: the architecture.
         spec: the module that stands for it.
-        launches: stage 1 and 2.
+        launches: of stage 1 and 2.
     """
 
     family: str
     arch: str
     spec: ModuleSpec
-    launches: tuple[Launch, Launch]
+    launches: tuple[Launch, ...]
 
 
 def choose(
