@@ -315,6 +315,9 @@ def naive(a, b, c, scale_a=None, scale_b=None):
     [
         ("v_mfma_f32_16x16x16_bf16", 16, 16, 16, ""),
         ("v_mfma_f32_16x16x32_bf16", 16, 32, 16, ""),
+        ("v_mfma_f32_16x16x16_f16", 16, 16, 16, ""),
+        ("v_mfma_i32_16x16x32_i8", 16, 32, 8, ""),
+        ("v_mfma_i32_16x16x64_i8", 16, 64, 8, ""),
         ("v_mfma_f32_16x16x32_fp8_fp8", 16, 32, 8, ""),
         ("v_mfma_f32_16x16x128_f8f6f4", 16, 128, 8, ""),
         ("v_mfma_f32_16x16x128_f8f6f4", 16, 128, 4, " cbsz:4 blgp:4"),
@@ -326,13 +329,19 @@ def test_matrices_lie_in_lanes_as_the_guide_has_it(name, size, depth, bits, modi
     random = np.random.default_rng(3)
     tables = {4: numbers.FP4, 8: numbers.FP8["gfx950"]}
     codes = random.integers(0, 2**bits, (2, size, depth), dtype=np.uint32)
+    number = np.int32 if "i32" in name else np.float32
     if bits == 16:
-        codes = numbers.to_bf16(random.standard_normal((2, size, depth)).astype(np.float32))
-        values = numbers.bf16(codes).astype(np.float64)
+        there, back = (
+            (numbers.to_bf16, numbers.bf16) if "bf16" in name else (numbers.to_f16, numbers.f16)
+        )
+        codes = there(random.standard_normal((2, size, depth)).astype(np.float32))
+        values = back(codes).astype(np.float64)
+    elif number is np.int32:
+        values = np.where(codes > 127, codes.astype(np.int64) - 256, codes)
     else:
         codes = np.where(np.isnan(tables[bits][codes]), 0, codes)
         values = tables[bits][codes]
-    c = random.standard_normal((size, size)).astype(np.float32)
+    c = (random.standard_normal((size, size)) * 50).astype(number)
     each = size * depth // LANES
     words = each * bits // 32
     held = size * size // LANES
@@ -352,7 +361,7 @@ def test_matrices_lie_in_lanes_as_the_guide_has_it(name, size, depth, bits, modi
     expected = naive(values[0], values[1].T, c)
     for lane in range(LANES):
         for n in range(held):
-            got = float(w.v[48 + n, lane : lane + 1].view(np.float32)[0])
+            got = float(w.v[48 + n, lane : lane + 1].view(number)[0])
             assert got == pytest.approx(expected[row_of(n, lane, size), lane % size], rel=1e-6)
 
 
@@ -497,15 +506,35 @@ def test_scratch_is_each_lanes_own():
     assert w.v[4].tolist() == (np.arange(LANES) + 100).tolist()
 
 
-def test_an_atomic_rounds_after_every_lane():
+@pytest.mark.parametrize(
+    ("name", "large", "one", "three"),
+    [("bf16", 0x4380, 0x3F80, 0x4040), ("f16", 0x6800, 0x3C00, 0x4200)],
+)
+def test_an_atomic_in_a_buffer_stays_in_its_range(name, large, one, three):
     w = wave()
-    address = w.device.allocate(struct.pack("<HH", 0x4380, 0))  # 256 and 0
+    address = w.device.allocate(struct.pack("<HH", large, 0) * 2)
+    descriptor(w, address, 4)
+    w.v[1], w.v[2] = np.arange(LANES) % 2 * 4, one << 16 | one
+    w.write(EXEC, 0b111111, 2)
+    step = instruction(f"buffer_atomic_pk_add_{name} v2, v1, s[4:7], 0 offen")
+    access.step(step)(w)
+    assert struct.unpack("<4H", w.device.read(address, 8)) == (large, three, large, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "large", "one", "three"),
+    [("bf16", 0x4380, 0x3F80, 0x4040), ("f16", 0x6800, 0x3C00, 0x4200)],
+)
+def test_an_atomic_rounds_after_every_lane(name, large, one, three):
+    w = wave()
+    # 256 and 2048: 257 is no bfloat16, and 2049 no float16.
+    address = w.device.allocate(struct.pack("<HH", large, 0))
     w.v[2], w.v[3] = address & 0xFFFFFFFF, address >> 32
-    w.v[1] = 0x3F803F80  # 1 and 1
+    w.v[1] = one << 16 | one
     w.write(EXEC, 0b111, 2)
-    access.step(instruction("global_atomic_pk_add_bf16 v[2:3], v1, off"))(w)
-    # 257 is no bfloat16: each 1 is lost beside 256, and all are kept beside 0.
-    assert struct.unpack("<HH", w.device.read(address, 4)) == (0x4380, 0x4040)
+    access.step(instruction(f"global_atomic_pk_add_{name} v[2:3], v1, off"))(w)
+    # Each 1 is lost beside the large number, and all are kept beside 0.
+    assert struct.unpack("<HH", w.device.read(address, 4)) == (large, three)
 
 
 # ---- launches

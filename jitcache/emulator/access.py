@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jitcache.emulator.memory import Lanes, Mask, Words
-from jitcache.emulator.numbers import bf16, to_bf16
+from jitcache.emulator.numbers import bf16, f16, to_bf16, to_f16
 from jitcache.emulator.program import FaultError, Instruction, UnknownError
 from jitcache.emulator.wave import (
     LANES,
@@ -31,12 +31,17 @@ _WORDS = re.compile(
     r"(?P<kind>global|buffer|scratch)_(?P<what>load|store)_dword(?:x(?P<count>[234]))?$"
 )
 _LDS = re.compile(r"ds_(?P<what>read|write)(?:2(?P<stride>(?:st64)?))?_b(?P<bits>32|64|96|128)$")
+_ATOMIC = re.compile(r"(global|buffer)_atomic_pk_add_(bf16|f16)$")
+_ATOMICS: dict[str, tuple[Callable[[Words], Floats], Callable[[Floats], Words]]] = {
+    "bf16": (bf16, to_bf16),
+    "f16": (f16, to_f16),
+}
 _STRIDED = {"": 1, "st64": 64}
 
 
 def step(i: Instruction) -> Step | None:
     """What a memory instruction does to a wave; None for one that isn't known here."""
-    if i.name == "global_atomic_pk_add_bf16":
+    if _ATOMIC.match(i.name) is not None:
         return _atomic(i)
     if (lds := _LDS.match(i.name)) is not None:
         count = int(lds["bits"]) // 32
@@ -105,80 +110,95 @@ def _scratch(i: Instruction, count: int, *, loads: bool) -> Step:
 
 
 def _atomic(i: Instruction) -> Step:
-    """Two bfloat16 added to two in memory, one lane after the other."""
-    refuse(i, "offset", "sc1", "nt")
-    where, value = _address(i, i.operands[0], i.operands[2]), vector(i.operands[1])
+    """Two numbers of 16 bits added to two in memory, one lane after the other."""
+    refuse(i, "offset", "offen", "sc1", "nt")
+    kind, _, number = i.name.partition("_atomic_pk_add_")
+    read, written = _ATOMICS[number]
+    if kind == "buffer":
+        value, ranged = vector(i.operands[0]), _ranged(i, i.operands[1:], 1)
+    else:
+        value, where = vector(i.operands[1]), _address(i, i.operands[0], i.operands[2])
+
+        def ranged(wave: Wave) -> tuple[Lanes, Mask]:
+            return where(wave)[:, None], wave.mask[:, None]
 
     def halves(words: Words) -> Floats:
-        return np.stack([bf16(words & np.uint32(0xFFFF)), bf16(words >> np.uint32(16))])
+        return np.stack([read(words & np.uint32(0xFFFF)), read(words >> np.uint32(16))])
 
     def run(wave: Wave) -> None:
-        addresses, added = where(wave), halves(value(wave))
-        for lane in np.flatnonzero(wave.mask):
+        addresses, inside = ranged(wave)
+        added = halves(value(wave))
+        for lane in np.flatnonzero(inside):
             one = np.arange(LANES) == lane
-            old = halves(wave.device.load(addresses, 1, one, i.text)[:, 0])
-            low, high = to_bf16((old + added).astype(np.float32))
-            wave.device.store(addresses, (low | high << np.uint32(16))[:, None], one, i.text)
+            old = halves(wave.device.load(addresses[:, 0], 1, one, i.text)[:, 0])
+            low, high = written((old + added).astype(np.float32))
+            word = (low | high << np.uint32(16))[:, None]
+            wave.device.store(addresses[:, 0], word, one, i.text)
 
     return run
 
 
-def _buffer(i: Instruction, count: int, *, loads: bool) -> Step:
-    """Raw buffers: an address is base plus offset, and what lies behind the range is dropped."""
-    refuse(i, "offset", "offen", "lds", "nt", "sc0", "sc1")
-    data = 0 if "lds" in i.flags else 1
-    value = i.operands[0] if data else None
-    vaddr, descriptor, soffset = i.operands[data:]
+def _ranged(
+    i: Instruction, operands: tuple[str, ...], count: int
+) -> Callable[[Wave], tuple[Lanes, Mask]]:
+    """Addresses of words in a raw buffer, and which of each active lane lie in its range."""
+    vaddr, descriptor, soffset = operands
     fixed, resource = i.number("offset"), scalar_register(descriptor, 4)
     by_lane = vector(vaddr) if "offen" in i.flags else None
     by_wave = scalar(soffset)
 
     def places(wave: Wave) -> tuple[Lanes, Mask]:
-        """Addresses, and which words of each lane lie in the range."""
         w0, w1, size = wave.s[resource : resource + 3]
         if w1 >> 16 & 0x3FFF or w1 >> 31:
             raise UnknownError(f"a buffer with a stride, as in {i.text}")
         offset = np.zeros(LANES, np.int64) if by_lane is None else by_lane(wave).astype(np.int64)
         offset = offset + fixed + by_wave(wave)
         words = offset[:, None] + 4 * np.arange(count)
-        return (w0 | (w1 & 0xFFFF) << 32) + words, words + 4 <= size
+        inside = (words + 4 <= size) & wave.mask[:, None]
+        return (w0 | (w1 & 0xFFFF) << 32) + words, inside
 
-    def load(wave: Wave) -> Words:
-        addresses, inside = places(wave)
-        inside = inside & wave.mask[:, None]
-        found = wave.device.load(addresses.ravel(), 1, inside.ravel(), i.text)[:, 0]
-        return np.where(inside, found.reshape(LANES, count), np.uint32(0))
+    return places
 
-    if value is None and not loads:
-        raise UnknownError(i.text)
-    if value is None:
-        where = np.arange(LANES, dtype=np.int64) * 4 * count
 
-        def to_lds(wave: Wave) -> None:
-            start = (wave.s[M0] & 0xFFFF) + fixed
-            wave.lds.store(start + where, load(wave), wave.mask, i.text)
+def _buffer(i: Instruction, count: int, *, loads: bool) -> Step:
+    """Raw buffers: what lies behind the range is 0, and dropped where it is stored."""
+    refuse(i, "offset", "offen", "lds", "nt", "sc0", "sc1")
+    if "lds" in i.flags:
+        return _buffer_to_lds(i, count, loads=loads)
+    first, places = vector_register(i.operands[0], count), _ranged(i, i.operands[1:], count)
 
-        if fixed:
-            # It would be added to both addresses; nothing seen so far asks for it.
-            raise UnknownError(i.text)
-        return to_lds
-    first = vector_register(value, count)
-    if loads:
-
-        def to_registers(wave: Wave) -> None:
-            found = load(wave)
-            for n in range(count):
-                wave.put(first + n, found[:, n])
-
-        return to_registers
+    def load(wave: Wave) -> None:
+        found = _load_ranged(wave, places, i.text)
+        for n in range(count):
+            wave.put(first + n, found[:, n])
 
     def store(wave: Wave) -> None:
         addresses, inside = places(wave)
-        inside = inside & wave.mask[:, None]
         words = np.ascontiguousarray(wave.v[first : first + count].T)
         wave.device.store(addresses.ravel(), words.reshape(-1, 1), inside.ravel(), i.text)
 
-    return store
+    return load if loads else store
+
+
+def _load_ranged(wave: Wave, places: Callable[[Wave], tuple[Lanes, Mask]], text: str) -> Words:
+    addresses, inside = places(wave)
+    found = wave.device.load(addresses.ravel(), 1, inside.ravel(), text)[:, 0]
+    return np.where(inside, found.reshape(inside.shape), np.uint32(0))
+
+
+def _buffer_to_lds(i: Instruction, count: int, *, loads: bool) -> Step:
+    """Loads past the registers: lane after lane, from where M0 says."""
+    if not loads or i.number("offset"):
+        # An offset would be added to both addresses; nothing seen so far asks for it.
+        raise UnknownError(i.text)
+    places = _ranged(i, i.operands, count)
+    where = np.arange(LANES, dtype=np.int64) * 4 * count
+
+    def run(wave: Wave) -> None:
+        start = wave.s[M0] & 0xFFFF
+        wave.lds.store(start + where, _load_ranged(wave, places, i.text), wave.mask, i.text)
+
+    return run
 
 
 def _lds(i: Instruction, count: int, offsets: tuple[int, ...], *, loads: bool) -> Step:

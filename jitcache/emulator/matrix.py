@@ -16,11 +16,12 @@ Step = Callable[[Wave], None]
 Matrix = NDArray[np.float64]
 
 _NAME = re.compile(
-    r"v_mfma(?P<scale>_scale)?_f32_(?P<m>\d+)x\d+x(?P<k>\d+)_?(?P<type>bf16|fp8_fp8|f8f6f4)(?:_1k)?$"
+    r"v_mfma(?P<scale>_scale)?_(?P<to>f32|i32)_(?P<m>\d+)x\d+x(?P<k>\d+)_?"
+    r"(?P<type>bf16|f16|i8|fp8_fp8|f8f6f4)(?:_1k)?$"
 )
 _FORMAT = {0: "fp8", 4: "fp4"}
 """What `cbsz` and `blgp` call the types of A and B."""
-_BITS = {"bf16": 16, "fp8": 8, "fp4": 4}
+_BITS = {"bf16": 16, "f16": 16, "i8": 8, "fp8": 8, "fp4": 4}
 _BLOCK = 32
 """Values along K that share a scale."""
 
@@ -38,6 +39,7 @@ def step(i: Instruction, arch: str) -> Step | None:
         return None
     scaled = match["scale"] is not None
     refuse(i, "cbsz", "blgp", *(("op_sel", "op_sel_hi") if scaled else ()))
+    number = np.float32 if match["to"] == "f32" else np.int32
     size, depth = int(match["m"]), int(match["k"])
     kinds = [match["type"].partition("_")[0]] * 2
     if match["type"] == "f8f6f4":
@@ -69,9 +71,11 @@ def step(i: Instruction, arch: str) -> Step | None:
         product = _gather(left, size) @ _gather(right, size).T
         result = product[rows, columns]
         if added is not None:
-            result = result + wave.v[added : added + held].view(np.float32)
+            result = result + wave.v[added : added + held].view(number)
         # Matrix instructions run in every lane, active or not.
-        wave.v[target : target + held] = result.astype(np.float32).view(np.uint32)
+        if number is np.int32:
+            result = result.astype(np.int64)
+        wave.v[target : target + held] = result.astype(number).view(np.uint32)
 
     return run
 
@@ -93,8 +97,13 @@ def _operand(operand: str, kind: str, each: int, arch: str) -> Callable[[Wave], 
     def read(wave: Wave) -> Matrix:
         words = wave.v[first : first + count].T
         codes = (words[:, :, None] >> shifts & mask).reshape(LANES, each)
-        if kind == "bf16":
-            return bf16(codes).astype(np.float64)
+        match kind:
+            case "bf16":
+                return bf16(codes).astype(np.float64)
+            case "f16":
+                return codes.astype(np.uint16).view(np.float16).astype(np.float64)
+            case "i8":
+                return codes.astype(np.uint8).view(np.int8).astype(np.float64)
         found: Matrix = (FP8[arch] if kind == "fp8" else FP4)[codes]
         return found
 

@@ -90,3 +90,13 @@ def to_bf16(numbers: NDArray[np.float32]) -> NDArray[np.uint32]:
     quiet = bits >> np.uint32(16) | np.uint32(0x40)
     found: NDArray[np.uint32] = np.where(np.isnan(numbers), quiet, rounded).astype(np.uint32)
     return found
+
+
+def f16(words: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """Values of float16 codes that stand in the low halves of words."""
+    return (words & np.uint32(0xFFFF)).astype(np.uint16).view(np.float16).astype(np.float32)
+
+
+def to_f16(numbers: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Codes of numbers, rounded to nearest, ties to even."""
+    return numbers.astype(np.float16).view(np.uint16).astype(np.uint32)

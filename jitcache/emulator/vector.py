@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jitcache.emulator.division import div_fixup, div_fmas, div_scale
-from jitcache.emulator.numbers import FP8, Encoder, to_bf16
+from jitcache.emulator.numbers import FP8, Encoder, f16, to_bf16, to_f16
 from jitcache.emulator.program import Instruction, UnknownError
 from jitcache.emulator.wave import (
     LANES,
@@ -134,6 +134,8 @@ UNARY: dict[str, Callable[[Vector], Vector]] = {
     "v_rndne_f32": lambda a: _w(np.rint(_f(a))),
     "v_cvt_i32_f32": lambda a: _w(_to_int(_f(a))),
     "v_cvt_f32_i32": lambda a: _w(_i(a).astype(np.float32)),
+    "v_cvt_f16_f32": lambda a: to_f16(_f(a)),
+    "v_cvt_f32_f16": lambda a: _w(f16(a)),
     "v_cvt_f32_ubyte0": lambda a: _w((a & _U32(255)).astype(np.float32)),
     "v_cvt_f32_ubyte1": lambda a: _w((a >> _U32(8) & _U32(255)).astype(np.float32)),
     "v_cvt_f32_ubyte2": lambda a: _w((a >> _U32(16) & _U32(255)).astype(np.float32)),
@@ -171,6 +173,8 @@ BINARY: dict[str, Callable[[Vector, Vector], Vector]] = {
     "v_max_f32": lambda a, b: _w(np.fmax(_f(a), _f(b))),
     "v_min_f32": lambda a, b: _w(np.fmin(_f(a), _f(b))),
     "v_ldexp_f32": lambda a, b: _w(np.ldexp(_f(a).astype(np.float64), _i(b))),
+    "v_pack_b32_f16": lambda a, b: a & _U32(0xFFFF) | b << _U32(16),
+    "v_cvt_pk_f16_f32": lambda a, b: to_f16(_f(a)) | to_f16(_f(b)) << _U32(16),
     "v_cvt_pk_bf16_f32": lambda a, b: to_bf16(_f(a)) | to_bf16(_f(b)) << _U32(16),
 }
 
@@ -189,6 +193,8 @@ TERNARY: dict[str, Callable[[Vector, Vector, Vector], Vector]] = {
     "v_bfe_i32": _bits_signed,
     "v_perm_b32": _permute,
     "v_fma_f32": lambda a, b, c: _w(fma(_f(a), _f(b), _f(c))),
+    "v_fmaak_f32": lambda a, b, c: _w(fma(_f(a), _f(b), _f(c))),
+    "v_fmamk_f32": lambda a, b, c: _w(fma(_f(a), _f(b), _f(c))),
     "v_div_fixup_f32": lambda a, b, c: _w(div_fixup(_f(a), _f(b), _f(c))),
 }
 
