@@ -40,7 +40,7 @@ def program(listing: str, **settings) -> Program:
     fixed = {
         "entry": min(code), "segments": (Segment(0, b"", 4096),), "lds": 0, "scratch": 0,
         "user_registers": 2, "kernarg_register": 0, "workgroup": (True, True, True),
-        "dimensions": 1, "arch": "gfx950",
+        "arch": "gfx950",
     }  # fmt: skip
     return Program(code=code, **{**fixed, **settings})
 
@@ -98,6 +98,7 @@ def test_a_listing_without_instructions_is_refused():
         "v_mfma_f32_4x4x4_16b_f16 a[0:3], v[0:1], v[2:3], 0",
         "v_mfma_f32_16x16x128_f8f6f4 v[0:3], v[4:9], v[10:15], 0 cbsz:2 blgp:2",
         "s_setreg_imm32_b32 hwreg(HW_REG_MODE, 0, 4), 3",
+        "s_setreg_imm32_b32 hwreg(HW_REG_MODE, 2, 2), 3",
         "s_load_dword s0, s[2:3], s4",
     ],
 )

@@ -7,9 +7,12 @@ import os
 import struct
 import subprocess
 import sys
+from random import Random
 
 import pytest
 
+from jitcache.emulator import replay as emulator
+from jitcache.errors import JitcacheError
 from jitcache.runtime.capsule import Buffer, Capsule, read, write
 from jitcache.runtime.compare import worst
 from tests import emulator_help
@@ -113,6 +116,30 @@ def test_a_launch_runs_on_the_emulator(tmp_path, arch):
     assert (done.returncode, "isn't allocated" in done.stderr) == (1, True)
     done = go("nothing", floats(13.0, 14.0))
     assert (done.returncode, "Traceback" in done.stderr) == (5, False)
+
+
+def test_damaged_code_is_refused_or_runs_but_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(emulator, "_PATIENCE_S", 2)
+    options = (*emulator_help.DEVICE, "-mcpu=gfx950")
+    code = emulator_help.compile_c(SOURCE, tmp_path / "x.co", *options)
+    random = Random(11)
+    objdump = emulator.require_emulator()
+    outcomes = {"ran": 0, "refused": 0}
+    for _ in range(120):
+        broken = bytearray(code)
+        for _ in range(random.choice((1, 4, 64))):
+            broken[random.randrange(len(broken))] = random.randrange(256)
+        if random.random() < 0.2:
+            del broken[random.randrange(len(broken)) :]
+        buffers = tuple(Buffer(f, (o,), floats(1.0, 2.0)) for f, o in (("out", 0), ("a", 8)))
+        sizes = ((1, 1, 1), (64, 1, 1), 0, bytes(16), 0)
+        made = Capsule("gfx950", "m", "i", "twice", bytes(broken), *sizes, PROBLEM, buffers)
+        try:
+            emulator.replay(made, objdump)
+            outcomes["ran"] += 1
+        except JitcacheError:
+            outcomes["refused"] += 1
+    assert min(outcomes.values()) > 5, outcomes
 
 
 def test_what_is_no_code_object_is_said(tmp_path):

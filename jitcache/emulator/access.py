@@ -19,6 +19,7 @@ from jitcache.emulator.wave import (
     refuse,
     scalar,
     scalar_register,
+    signed64,
     vector,
     vector_register,
     wide,
@@ -59,7 +60,7 @@ def _address(i: Instruction, vector_part: str, base: str) -> Callable[[Wave], La
         both = pair(vector_part)
         return lambda wave: wide(both(wave)).astype(np.int64) + offset
     start, lane = scalar_register(base, 2), vector(vector_part)
-    return lambda wave: lane(wave).astype(np.int64) + (wave.read64(start) + offset)
+    return lambda wave: lane(wave).astype(np.int64) + signed64(wave.read64(start) + offset)
 
 
 def _global(i: Instruction, count: int, *, loads: bool) -> Step:

@@ -9,11 +9,14 @@ import numpy as np
 
 from jitcache.emulator import access, matrix, scalar, vector
 from jitcache.emulator.memory import Device, Own
+from jitcache.emulator.numbers import FP8
 from jitcache.emulator.program import FaultError, Instruction, Program, UnknownError
 from jitcache.emulator.wave import LANES, Wave
 
 _PAGE = 4096
 _ENDED = object()
+_MOST_LDS = 160 * 1024
+"""Bytes that a workgroup of gfx950 can have; no kernel needs as much scratch per work item."""
 _MOST = 20_000_000
 """Instructions of one wave after which it counts as one that never ends: minutes."""
 
@@ -51,6 +54,12 @@ def launch(
         FaultError: it reaches memory that isn't there.
         UnknownError: it has an instruction that isn't known.
     """
+    if program.arch not in FP8:
+        raise UnknownError(f"the architecture {program.arch}")
+    if program.lds + lds > _MOST_LDS or program.scratch > _MOST_LDS:
+        raise UnknownError(
+            f"{program.lds + lds} bytes of LDS and {program.scratch} of scratch memory"
+        )
     if block[1:] != (1, 1) or block[0] % LANES:
         raise UnknownError(f"blocks of {block} work items")
     size = sum(len(b.data) + 4 for b in buffers.values()) + len(kernarg)

@@ -8,6 +8,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from jitcache.errors import JitcacheError, UnsupportedError
@@ -17,12 +18,24 @@ _LINE = re.compile(
     r"(?: <.*\+0x(?P<target>[0-9a-f]+)>)?$"
 )
 _MODIFIER = re.compile(r"\b(?P<name>[a-z][a-z_0-9]*):(?P<value>\[[\d,]+\]|\w+)")
-_FLAGS = frozenset({"offen", "lds", "off", "sc0", "sc1", "nt"})
+_FLAGS = frozenset({"offen", "lds", "sc0", "sc1", "nt"})
 _PROPERTIES = (4, 2, 2, 2, 2, 2, 1)
 """Scalar registers of each thing a descriptor can ask for, by its bit in kernel_code_properties:
 private segment buffer, dispatch packet, queue, kernarg segment, dispatch id, flat scratch,
 private segment size."""
 _KERNARG = 3
+_NONSENSE = (
+    ELFError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What reading a damaged file runs into."""
+_LARGEST = 1 << 28
+"""Bytes of memory that a code object may ask for."""
 
 
 class UnknownError(UnsupportedError):
@@ -105,7 +118,7 @@ class Program:
         user_registers: scalar registers set before the workgroup's numbers.
         kernarg_register: the first of the two that point at the argument.
         workgroup: whether the number of the workgroup in x, y, z is given.
-        dimensions: how many of x, y, z of a work item are given in v0.
+        arch: the architecture.
     """
 
     code: dict[int, Instruction]
@@ -116,7 +129,6 @@ class Program:
     user_registers: int
     kernarg_register: int
     workgroup: tuple[bool, bool, bool]
-    dimensions: int
     arch: str
 
 
@@ -130,20 +142,28 @@ def read(code: bytes, symbol: str, arch: str, listing: str) -> Program:
         listing: what `llvm-objdump -d` says of the kernel.
 
     Raises:
-        UnknownError: it has no such kernel, or arguments are preloaded into registers.
+        UnknownError: it isn't a code object with such a kernel, or arguments are preloaded into
+            registers.
     """
-    elf = ELFFile(io.BytesIO(code))
-    segments = tuple(
-        Segment(s["p_vaddr"], s.data(), s["p_memsz"])
-        for s in elf.iter_segments()
-        if s["p_type"] == "PT_LOAD"
-    )
-    table = elf.get_section_by_name(".symtab") or elf.get_section_by_name(".dynsym")
-    kernel, place = (_symbol(table, name) for name in (symbol, f"{symbol}.kd"))
-    (home,) = (s for s in segments if s.address <= place < s.address + len(s.data))
-    descriptor = home.data[place - home.address :][:64]
-    lds, scratch = struct.unpack_from("<II", descriptor, 0)
-    rsrc2, properties, preload = struct.unpack_from("<IHH", descriptor, 52)
+    try:
+        elf = ELFFile(io.BytesIO(code))
+        segments = tuple(
+            Segment(s["p_vaddr"], s.data(), s["p_memsz"])
+            for s in elf.iter_segments()
+            if s["p_type"] == "PT_LOAD"
+        )
+        table = elf.get_section_by_name(".symtab") or elf.get_section_by_name(".dynsym")
+        kernel, place = (_symbol(table, name) for name in (symbol, f"{symbol}.kd"))
+        (home,) = (s for s in segments if s.address <= place < s.address + len(s.data))
+        descriptor = home.data[place - home.address :][:64]
+        lds, scratch = struct.unpack_from("<II", descriptor, 0)
+        rsrc1, rsrc2, properties, preload = struct.unpack_from("<IIHH", descriptor, 48)
+    except _NONSENSE as e:
+        raise UnknownError(f"such a code object ({type(e).__name__}: {e})") from None
+    if max(s.address + s.size for s in segments) > _LARGEST:
+        raise UnknownError(f"code objects of more than {_LARGEST} bytes")
+    if rsrc1 >> 12 & 15:
+        raise UnknownError("kernels that don't round to nearest")
     if preload or properties >> _KERNARG & 1 == 0:
         raise UnknownError("kernels without an argument, or with some of it in registers")
     return Program(
@@ -157,7 +177,6 @@ def read(code: bytes, symbol: str, arch: str, listing: str) -> Program:
             n for i, n in enumerate(_PROPERTIES[:_KERNARG]) if properties >> i & 1
         ),
         workgroup=(bool(rsrc2 >> 7 & 1), bool(rsrc2 >> 8 & 1), bool(rsrc2 >> 9 & 1)),
-        dimensions=1 + (rsrc2 >> 11 & 3),
         arch=arch,
     )
 
@@ -197,7 +216,7 @@ def _instruction(match: re.Match[str], start: int) -> Instruction:
     for found in _MODIFIER.finditer(rest):
         modifiers[found["name"]] = _value(found["value"])
     words = _MODIFIER.sub("", rest).split()
-    flags = frozenset(w for w in words if w in _FLAGS and w != "off")
+    flags = frozenset(w for w in words if w in _FLAGS)
     operands = " ".join(w for w in words if w not in flags)
     target = match["target"]
     return Instruction(

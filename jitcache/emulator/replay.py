@@ -12,6 +12,9 @@ from jitcache.errors import UnsupportedError
 from jitcache.runtime.capsule import Capsule
 from jitcache.toolchain.objdump import find_objdump
 
+_PATIENCE_S = 60
+"""A whole kernel takes a tenth of a second."""
+
 
 def require_emulator() -> Path:
     """The disassembler that the emulator reads kernels with.
@@ -61,9 +64,20 @@ def _listing(capsule: Capsule, objdump: Path) -> str:
         file = Path(directory) / "kernel.co"
         file.write_bytes(capsule.code)
         options = ["-d", f"--mcpu={capsule.arch}", f"--disassemble-symbols={capsule.symbol}"]
-        ran = subprocess.run(
-            [str(objdump), *options, str(file)], capture_output=True, text=True, check=False
-        )
+        command = [str(objdump), *options, str(file)]
+        try:
+            ran = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=_PATIENCE_S,
+            )
+        except subprocess.TimeoutExpired:
+            # As with files whose headers lead it round in circles.
+            raise UnsupportedError(f"{objdump} doesn't get done with the kernel") from None
     if ran.returncode:
         raise UnsupportedError(f"{objdump} can't read the kernel: {ran.stderr.strip()[:200]}")
     return ran.stdout

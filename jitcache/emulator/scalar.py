@@ -8,9 +8,19 @@ from collections.abc import Callable
 import numpy as np
 
 from jitcache.emulator.program import Instruction, UnknownError
-from jitcache.emulator.wave import EXEC, VCC, Wave, constant, is_register, scalar, scalar_register
+from jitcache.emulator.wave import (
+    EXEC,
+    VCC,
+    Wave,
+    constant,
+    is_register,
+    scalar,
+    scalar_register,
+    signed64,
+)
 
 Step = Callable[[Wave], None]
+_ROUND_TO_NEAREST = ("hwreg(HW_REG_MODE, 2, 2)", "0")
 _LOAD = re.compile(r"s_load_dword(?:x(?P<count>2|4|8|16))?$")
 Rule = Callable[[int, int, bool], tuple[int, bool]]
 """Two operands and the condition give a result and the condition."""
@@ -128,8 +138,10 @@ def step(i: Instruction) -> Step | None:
     if (words := _LOAD.match(i.name)) is not None:
         return _load(i, int(words["count"] or 1))
     if i.name.startswith("s_setreg"):
-        # Only the mode is ever set: how denormals are rounded, around a division.
-        return (lambda _: None) if "HW_REG_MODE, 4, 2" in i.text else None
+        # Whether denormal float32 become 0, which they never do here, or to round other floats to
+        # nearest, as always.
+        known = i.operands[0] == "hwreg(HW_REG_MODE, 4, 2)" or i.operands == _ROUND_TO_NEAREST
+        return (lambda _: None) if known else None
     return _unary(i)
 
 
@@ -186,7 +198,7 @@ def _load(i: Instruction, count: int) -> Step:
     here = np.ones(1, np.bool_)
 
     def run(wave: Wave) -> None:
-        address = np.array([wave.read64(base) + offset & ~3], np.int64)
+        address = np.array([signed64(wave.read64(base) + offset & ~3)], np.int64)
         words = wave.device.load(address, count, here, i.text)[0]
         for n, word in enumerate(words.tolist()):
             wave.write(target + n, word)

@@ -97,6 +97,11 @@ class Wave:
             np.copyto(self.v[register], value, where=self.mask)
 
 
+def signed64(value: int) -> int:
+    """The lowest 64 bits as numpy holds them: addresses, of which nobody has a negative one."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
 def lanes_of(bits: int) -> NDArray[np.bool_]:
     """A mask of 64 bits as one bool per lane."""
     raw = np.frombuffer((bits & (2**64 - 1)).to_bytes(8, "little"), np.uint8)
