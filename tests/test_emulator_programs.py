@@ -14,6 +14,9 @@ import pytest
 from jitcache.emulator.launch import Pointer
 from tests import emulator_help as help_
 
+# Half a minute of a core; tests/test_emulator.py looks at what is special.
+pytestmark = pytest.mark.slow
+
 ARCHES = ("gfx942", "gfx950")
 COUNT = 512
 
