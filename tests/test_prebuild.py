@@ -177,6 +177,7 @@ def test_the_lock_names_every_kernel_and_reads_back(tmp_path):
             assert store.blob_path(output.digest).stat().st_size == output.size
 
 
+@pytest.mark.slow
 def test_eight_at_once_compile_every_unit_once(tmp_path):
     make_toolchain(tmp_path)
     processes = [spawn(tmp_path) for _ in range(8)]

@@ -454,6 +454,7 @@ def test_an_interrupted_build_reports_what_was_finished(built: tuple[str, Path])
 # ---- size ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_log_of_20000_edges_is_analysed_in_full(tmp_path: Path) -> None:
     rng = random.Random(20)
     graph = ["rule cc", "  command = cc"]

@@ -343,6 +343,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "code", "with_torch"),
     [("", 0, True), ("", 0, False), ("sys.exit(3)", 3, False), ("1 / 0", 1, False)],

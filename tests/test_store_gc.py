@@ -252,6 +252,7 @@ class TestGc:
         assert store.gc(Limits(max_size=0), dry_run=True).removed == ()
         assert not store.layout.root.exists()
 
+    @pytest.mark.slow
     def test_killed_at_every_step(self, store: Store, tmp_path: Path) -> None:
         keep = aged(store, tmp_path, "keep", 1)
 
