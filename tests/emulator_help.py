@@ -10,6 +10,7 @@ import pytest
 
 from jitcache.emulator.launch import Pointer, launch
 from jitcache.emulator.program import read
+from jitcache.emulator.replay import listing
 from jitcache.errors import ToolchainError
 from jitcache.toolchain.objdump import find_objdump
 
@@ -46,15 +47,7 @@ def run(
     *,
     grid: tuple[int, int, int] = (1, 1, 1),
     block: int = 64,
-    directory: Path,
 ) -> dict[str, bytes]:
     """Launch a kernel of a code object; gives the buffers afterwards."""
-    file = directory / "run.co"
-    file.write_bytes(code)
-    options = ["-d", f"--mcpu={arch}", f"--disassemble-symbols={symbol}"]
-    objdump = str(find_objdump(os.environ))
-    listing = subprocess.run(
-        [objdump, *options, str(file)], capture_output=True, text=True, check=True
-    ).stdout
-    program = read(code, symbol, arch, listing)
-    return launch(program, grid, (block, 1, 1), 0, kernarg, buffers)
+    text = listing(code, symbol, arch, find_objdump(os.environ))
+    return launch(read(code, symbol, arch, text), grid, (block, 1, 1), 0, kernarg, buffers)

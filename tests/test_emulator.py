@@ -586,18 +586,16 @@ K void behind(const U *in, U *out) { out[in[0]] = 1; }
 def device(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("device")
     options = (*help_.DEVICE, f"-mcpu={request.param}")
-    return help_.compile_c(SOURCE, directory / "x.co", *options), request.param, directory
+    return help_.compile_c(SOURCE, directory / "x.co", *options), request.param
 
 
 def go(device, symbol, out_words, given=(), grid=(1, 1, 1)):
-    code, arch, directory = device
+    code, arch = device
     data = np.array(given, np.uint32).tobytes()
     buffers = {"out": launch.Pointer(bytes(4 * out_words), (8 if given else 0,))}
     if given:
         buffers["in"] = launch.Pointer(data, (0,))
-    ran = help_.run(
-        code, symbol, arch, bytes(16), buffers, grid=grid, block=256, directory=directory
-    )
+    ran = help_.run(code, symbol, arch, bytes(16), buffers, grid=grid, block=256)
     return np.frombuffer(ran["out"], np.uint32).tolist()
 
 

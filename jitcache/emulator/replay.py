@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 import tempfile
 from pathlib import Path
 
 from jitcache.errors import UnsupportedError
 from jitcache.runtime.capsule import Capsule
+from jitcache.toolchain.base import run
 from jitcache.toolchain.objdump import find_objdump
 
 _PATIENCE_S = 60
@@ -48,7 +48,8 @@ def replay(capsule: Capsule, objdump: Path) -> dict[str, bytes]:
     # Only now: numpy is optional.
     from jitcache.emulator import launch, program
 
-    kernel = program.read(capsule.code, capsule.symbol, capsule.arch, _listing(capsule, objdump))
+    text = listing(capsule.code, capsule.symbol, capsule.arch, objdump)
+    kernel = program.read(capsule.code, capsule.symbol, capsule.arch, text)
     pointers = {b.field: launch.Pointer(b.before, b.offsets) for b in capsule.buffers}
     if capsule.clear_bytes:
         out = capsule.out
@@ -58,26 +59,18 @@ def replay(capsule: Capsule, objdump: Path) -> dict[str, bytes]:
     return launch.launch(kernel, *sizes, capsule.kernarg, pointers)
 
 
-def _listing(capsule: Capsule, objdump: Path) -> str:
-    """The disassembly of the capsule's kernel."""
+def listing(code: bytes, symbol: str, arch: str, objdump: Path) -> str:
+    """The disassembly of a code object's kernel.
+
+    Raises:
+        UnsupportedError: the disassembler can't read it, or doesn't get done with it.
+    """
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "kernel.co"
-        file.write_bytes(capsule.code)
-        options = ["-d", f"--mcpu={capsule.arch}", f"--disassemble-symbols={capsule.symbol}"]
-        command = [str(objdump), *options, str(file)]
-        try:
-            ran = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=_PATIENCE_S,
-            )
-        except subprocess.TimeoutExpired:
-            # As with files whose headers lead it round in circles.
-            raise UnsupportedError(f"{objdump} doesn't get done with the kernel") from None
-    if ran.returncode:
-        raise UnsupportedError(f"{objdump} can't read the kernel: {ran.stderr.strip()[:200]}")
-    return ran.stdout
+        file.write_bytes(code)
+        options = ["-d", f"--mcpu={arch}", f"--disassemble-symbols={symbol}"]
+        # Headers of a damaged file can lead it round in circles.
+        ran = run([str(objdump), *options, str(file)], os.environ, patience_s=_PATIENCE_S)
+    if ran.status:
+        raise UnsupportedError(f"{objdump} can't read the kernel: {ran.err.strip()[:200]}")
+    return ran.out

@@ -114,7 +114,13 @@ class Ran(NamedTuple):
     err: str
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str], *, cwd: Path | None = None) -> Ran:
+def run(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    cwd: Path | None = None,
+    patience_s: int = 120,
+) -> Ran:
     """Run a tool of the toolchain; one that can't be started or hangs has status 127 or 124."""
     import subprocess
 
@@ -127,13 +133,13 @@ def run(argv: Sequence[str], environ: Mapping[str, str], *, cwd: Path | None = N
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=120,
+            timeout=patience_s,
             check=False,
         )
     except OSError as e:
         return Ran(127, "", f"{argv[0]}: {e.strerror}")
     except subprocess.TimeoutExpired:
-        return Ran(124, "", f"{argv[0]}: no answer within 120 s")
+        return Ran(124, "", f"{argv[0]}: no answer within {patience_s} s")
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
