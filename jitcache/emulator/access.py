@@ -14,6 +14,7 @@ from jitcache.emulator.program import FaultError, Instruction, UnknownError
 from jitcache.emulator.wave import (
     LANES,
     M0,
+    Step,
     Wave,
     pair,
     refuse,
@@ -25,7 +26,6 @@ from jitcache.emulator.wave import (
     wide,
 )
 
-Step = Callable[[Wave], None]
 Floats = NDArray[np.float32]
 
 _WORDS = re.compile(
@@ -70,9 +70,7 @@ def _global(i: Instruction, count: int, *, loads: bool) -> Step:
         first = vector_register(target, count)
 
         def load(wave: Wave) -> None:
-            words = wave.device.load(where(wave), count, wave.mask, i.text)
-            for n in range(count):
-                wave.put(first + n, words[:, n])
+            wave.put_all(first, wave.device.load(where(wave), count, wave.mask, i.text).T)
 
         return load
     where = _address(i, i.operands[0], i.operands[2])
@@ -99,9 +97,7 @@ def _scratch(i: Instruction, count: int, *, loads: bool) -> Step:
         return np.arange(LANES, dtype=np.int64) * wave.scratch_size + offset
 
     def load(wave: Wave) -> None:
-        words = wave.scratch.load(places(wave), count, wave.mask, i.text)
-        for n in range(count):
-            wave.put(first + n, words[:, n])
+        wave.put_all(first, wave.scratch.load(places(wave), count, wave.mask, i.text).T)
 
     def store(wave: Wave) -> None:
         words = wave.v[first : first + count].T
@@ -169,9 +165,7 @@ def _buffer(i: Instruction, count: int, *, loads: bool) -> Step:
     first, places = vector_register(i.operands[0], count), _ranged(i, i.operands[1:], count)
 
     def load(wave: Wave) -> None:
-        found = _load_ranged(wave, places, i.text)
-        for n in range(count):
-            wave.put(first + n, found[:, n])
+        wave.put_all(first, _load_ranged(wave, places, i.text).T)
 
     def store(wave: Wave) -> None:
         addresses, inside = places(wave)
@@ -214,8 +208,7 @@ def _lds(i: Instruction, count: int, offsets: tuple[int, ...], *, loads: bool) -
 
         def read(wave: Wave) -> None:
             found = [wave.lds.load(places(wave, o), count, wave.mask, i.text) for o in offsets]
-            for n in range(count * len(offsets)):
-                wave.put(first + n, found[n // count][:, n % count])
+            wave.put_all(first, np.concatenate(found, axis=1).T)
 
         return read
     values = [vector_register(o, count) for o in i.operands[1:]]

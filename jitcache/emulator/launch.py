@@ -11,7 +11,7 @@ from jitcache.emulator import access, matrix, scalar, vector
 from jitcache.emulator.memory import Device, Own
 from jitcache.emulator.numbers import FP8
 from jitcache.emulator.program import FaultError, Instruction, Program, UnknownError
-from jitcache.emulator.wave import LANES, Wave
+from jitcache.emulator.wave import LANES, Step, Wave
 
 _PAGE = 4096
 _ENDED = object()
@@ -116,7 +116,7 @@ def _start(
     return wave
 
 
-class Steps(dict[int, tuple[int, "scalar.Step | str"]]):
+class Steps(dict[int, tuple[int, "Step | str"]]):
     """By address: that of the next instruction, and what this one does.
 
     That is a function, or the name of an instruction that is the launch's own. Instructions are
@@ -127,7 +127,7 @@ class Steps(dict[int, tuple[int, "scalar.Step | str"]]):
         super().__init__()
         self._program = program
 
-    def __missing__(self, address: int) -> tuple[int, scalar.Step | str]:
+    def __missing__(self, address: int) -> tuple[int, Step | str]:
         instruction = self._program.code.get(address)
         if instruction is None:
             raise FaultError(f"there is no instruction at {address:#x}")
@@ -135,10 +135,10 @@ class Steps(dict[int, tuple[int, "scalar.Step | str"]]):
         return found
 
 
-def _step(i: Instruction, arch: str) -> scalar.Step | str:
+def _step(i: Instruction, arch: str) -> Step | str:
     if i.name in {"s_barrier", "s_endpgm"}:
         return i.name
-    found: scalar.Step | None
+    found: Step | None
     if i.name.startswith("s_"):
         found = scalar.step(i)
     elif i.name.startswith("v_mfma"):

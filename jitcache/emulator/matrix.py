@@ -8,11 +8,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from jitcache.emulator.numbers import E8M0, FP4, FP8, bf16
+from jitcache.emulator.numbers import E8M0, FP4, FP8, bf16, f16
 from jitcache.emulator.program import Instruction, UnknownError
-from jitcache.emulator.wave import LANES, Wave, is_register, refuse, vector, vector_register
+from jitcache.emulator.wave import LANES, Step, Wave, is_register, refuse, vector, vector_register
 
-Step = Callable[[Wave], None]
 Matrix = NDArray[np.float64]
 
 _NAME = re.compile(
@@ -101,7 +100,7 @@ def _operand(operand: str, kind: str, each: int, arch: str) -> Callable[[Wave], 
             case "bf16":
                 return bf16(codes).astype(np.float64)
             case "f16":
-                return codes.astype(np.uint16).view(np.float16).astype(np.float64)
+                return f16(codes).astype(np.float64)
             case "i8":
                 return codes.astype(np.uint8).view(np.int8).astype(np.float64)
         found: Matrix = (FP8[arch] if kind == "fp8" else FP4)[codes]

@@ -21,7 +21,7 @@ _GAP = 4096
 class Words32:
     """Memory in words of 32 bits, of which only some belong to somebody."""
 
-    def __init__(self, base: int, size: int, fill: int = 0) -> None:
+    def __init__(self, base: int, size: int, fill: int) -> None:
         """Nothing of it belongs to anybody yet."""
         self.base = base
         self.words = np.full(size // 4, fill, np.uint32)
@@ -75,24 +75,21 @@ class Device(Words32):
         super().__init__(_BASE, size + 64 * (_GAP + _ALIGNMENT), fill=0xA5A5A5A5)
         self._next = _GAP
 
-    def allocate(self, data: bytes, size: int = 0, alignment: int = _ALIGNMENT) -> int:
+    def allocate(self, data: bytes, alignment: int = _ALIGNMENT) -> int:
         """Put bytes into memory.
 
         Args:
             data: the bytes.
-            size: how many there are to be, if more: the rest is zero.
             alignment: what the address is a multiple of.
 
         Returns:
             Their address. The words that they end in belong to them wholly.
         """
-        size = max(size, len(data))
+        size = len(data)
         start = -(-self._next // alignment) * alignment
         self._next = start + size + _GAP
         self.owned[start // 4 : -(-(start + size) // 4)] = True
-        view = self.bytes()[start : start + size]
-        view[:] = 0
-        view[: len(data)] = np.frombuffer(data, np.uint8)
+        self.bytes()[start : start + size] = np.frombuffer(data, np.uint8)
         return self.base + start
 
     def read(self, address: int, size: int) -> bytes:

@@ -11,6 +11,7 @@ from jitcache.emulator.program import Instruction, UnknownError
 from jitcache.emulator.wave import (
     EXEC,
     VCC,
+    Step,
     Wave,
     constant,
     is_register,
@@ -19,7 +20,6 @@ from jitcache.emulator.wave import (
     signed64,
 )
 
-Step = Callable[[Wave], None]
 _ROUND_TO_NEAREST = ("hwreg(HW_REG_MODE, 2, 2)", "0")
 _LOAD = re.compile(r"s_load_dword(?:x(?P<count>2|4|8|16))?$")
 Rule = Callable[[int, int, bool], tuple[int, bool]]

@@ -14,6 +14,7 @@ from jitcache.emulator.program import Instruction, UnknownError
 from jitcache.emulator.wave import (
     LANES,
     VCC,
+    Step,
     Vector,
     Wave,
     bits_of,
@@ -28,11 +29,13 @@ from jitcache.emulator.wave import (
     wide,
 )
 
-Step = Callable[[Wave], None]
 Floats = NDArray[np.float32]
+Read = Callable[[Wave], Vector]
+Put = Callable[[Wave, Vector], None]
 
 _U32 = np.uint32
 _ENCODE = {arch: Encoder.of(table) for arch, table in FP8.items()}
+_MOVES = ("v_mov_b32", "v_accvgpr_write_b32", "v_accvgpr_read_b32", "v_accvgpr_mov_b32")
 _SELECT = {"BYTE_0": (0, 255), "BYTE_1": (8, 255), "BYTE_2": (16, 255), "BYTE_3": (24, 255),
            "WORD_0": (0, 65535), "WORD_1": (16, 65535), "DWORD": (0, 2**32 - 1)}  # fmt: skip
 """Shift and mask of each part of a register that SDWA can take."""
@@ -68,17 +71,18 @@ def fma(a: Floats, b: Floats, c: Floats) -> NDArray[np.float64]:
     return np.where(inexact, np.nextafter(total, np.where(rest > 0, np.inf, -np.inf)), total)
 
 
-def _to_int(x: Floats) -> NDArray[np.int32]:
-    """Towards zero, as far as the type goes; NaN is 0."""
-    cut = np.clip(np.nan_to_num(np.trunc(x.astype(np.float64)), nan=0.0), -(2.0**31), 2.0**31 - 1)
-    found: NDArray[np.int32] = cut.astype(np.int64).astype(np.int32)
-    return found
+def _fma(a: Vector, b: Vector, c: Vector) -> Vector:
+    return _w(fma(_f(a), _f(b), _f(c)))
 
 
-def _to_unsigned(x: Floats) -> Vector:
-    """Towards zero, as far as the type goes; NaN and what is negative are 0."""
-    cut = np.clip(np.nan_to_num(np.trunc(x.astype(np.float64)), nan=0.0), 0.0, 2.0**32 - 1)
-    found: Vector = cut.astype(np.int64).astype(np.uint32)
+def _reciprocal(a: Vector) -> Vector:
+    return _w(1.0 / _f(a).astype(np.float64))
+
+
+def _whole(a: Vector, least: float, most: float) -> NDArray[np.int64]:
+    """Float32 towards zero, as far as a type goes; NaN is 0."""
+    cut = np.nan_to_num(np.trunc(_f(a).astype(np.float64)), nan=0.0)
+    found: NDArray[np.int64] = np.clip(cut, least, most).astype(np.int64)
     return found
 
 
@@ -120,19 +124,15 @@ def _shifted(high: Vector, low: Vector, count: Vector) -> Vector:
 
 
 UNARY: dict[str, Callable[[Vector], Vector]] = {
-    "v_mov_b32": lambda a: a,
-    "v_accvgpr_write_b32": lambda a: a,
-    "v_accvgpr_read_b32": lambda a: a,
-    "v_accvgpr_mov_b32": lambda a: a,
+    **dict.fromkeys(_MOVES, lambda a: a),
     "v_not_b32": lambda a: ~a,
     "v_bfrev_b32": _reverse,
     "v_exp_f32": lambda a: _w(np.exp2(_f(a).astype(np.float64))),
     "v_log_f32": lambda a: _w(np.log2(_f(a).astype(np.float64))),
-    "v_rcp_f32": lambda a: _w(1.0 / _f(a).astype(np.float64)),
-    "v_rcp_iflag_f32": lambda a: _w(1.0 / _f(a).astype(np.float64)),
+    **dict.fromkeys(("v_rcp_f32", "v_rcp_iflag_f32"), _reciprocal),
     "v_trunc_f32": lambda a: _w(np.trunc(_f(a))),
     "v_rndne_f32": lambda a: _w(np.rint(_f(a))),
-    "v_cvt_i32_f32": lambda a: _w(_to_int(_f(a))),
+    "v_cvt_i32_f32": lambda a: _whole(a, -(2.0**31), 2.0**31 - 1).astype(np.uint32),
     "v_cvt_f32_i32": lambda a: _w(_i(a).astype(np.float32)),
     "v_cvt_f16_f32": lambda a: to_f16(_f(a)),
     "v_cvt_f32_f16": lambda a: _w(f16(a)),
@@ -140,7 +140,7 @@ UNARY: dict[str, Callable[[Vector], Vector]] = {
     "v_cvt_f32_ubyte1": lambda a: _w((a >> _U32(8) & _U32(255)).astype(np.float32)),
     "v_cvt_f32_ubyte2": lambda a: _w((a >> _U32(16) & _U32(255)).astype(np.float32)),
     "v_cvt_f32_ubyte3": lambda a: _w((a >> _U32(24)).astype(np.float32)),
-    "v_cvt_u32_f32": lambda a: _to_unsigned(_f(a)),
+    "v_cvt_u32_f32": lambda a: _whole(a, 0.0, 2.0**32 - 1).astype(np.uint32),
     "v_cvt_f32_u32": lambda a: _w(a.astype(np.float32)),
     # A signed number of four bits, divided by 16.
     "v_cvt_off_f32_i4": lambda a: _w((_i(a << _U32(28)) >> 28).astype(np.float32) / 16),
@@ -192,9 +192,7 @@ TERNARY: dict[str, Callable[[Vector, Vector, Vector], Vector]] = {
     "v_bfe_u32": _bits,
     "v_bfe_i32": _bits_signed,
     "v_perm_b32": _permute,
-    "v_fma_f32": lambda a, b, c: _w(fma(_f(a), _f(b), _f(c))),
-    "v_fmaak_f32": lambda a, b, c: _w(fma(_f(a), _f(b), _f(c))),
-    "v_fmamk_f32": lambda a, b, c: _w(fma(_f(a), _f(b), _f(c))),
+    **dict.fromkeys(("v_fma_f32", "v_fmaak_f32", "v_fmamk_f32"), _fma),
     "v_div_fixup_f32": lambda a, b, c: _w(div_fixup(_f(a), _f(b), _f(c))),
 }
 
@@ -218,9 +216,9 @@ COMPARE: dict[str, Callable[[Any, Any], NDArray[np.bool_]]] = {
 _TYPES = {"i32": np.int32, "u32": np.uint32, "f32": np.float32, "i64": np.int64, "u64": np.uint64}
 
 PACKED: dict[str, Callable[..., Vector]] = {
-    "v_pk_add_f32": lambda a, b: _w(_f(a) + _f(b)),
-    "v_pk_mul_f32": lambda a, b: _w(_f(a) * _f(b)),
-    "v_pk_fma_f32": lambda a, b, c: _w(fma(_f(a), _f(b), _f(c))),
+    "v_pk_add_f32": BINARY["v_add_f32"],
+    "v_pk_mul_f32": BINARY["v_mul_f32"],
+    "v_pk_fma_f32": _fma,
 }
 
 
@@ -250,12 +248,14 @@ def _other(i: Instruction, name: str) -> Step | None:
             return _bitop3(i)
         case "v_cndmask_b32":
             refuse(i)
-            return _choose(i)
+            whole = vector_register(i.operands[0])
+            no, yes = vector(i.operands[1]), vector(i.operands[2])
+            return _choose(i, lambda w, result: w.put(whole, result), no, yes)
         case "v_fmac_f32":
             refuse(i)
             target = vector_register(i.operands[0])
             a, b = vector(i.operands[1]), vector(i.operands[2])
-            return lambda w: w.put(target, _w(fma(_f(a(w)), _f(b(w)), _f(w.v[target]))))
+            return lambda w: w.put(target, _fma(a(w), b(w), w.v[target]))
         case "v_readfirstlane_b32":
             return _first_lane(i)
         case "v_readlane_b32" | "v_writelane_b32":
@@ -276,14 +276,13 @@ def _part(i: Instruction, name: str) -> Step | None:
     refuse(i, "dst_sel", "dst_unused", "src0_sel", "src1_sel")
     put = _put_part(i)
 
-    def part(n: int) -> Callable[[Wave], Vector]:
+    def part(n: int) -> Read:
         read = vector(i.operands[n + 1])
         shift, mask = _SELECT[str(i.modifiers.get(f"src{n}_sel", "DWORD"))]
         return lambda wave: read(wave) >> _U32(shift) & _U32(mask)
 
     if name == "v_cndmask_b32":
-        mask, no, yes = scalar_register(i.operands[3], 2), part(0), part(1)
-        return lambda w: put(w, np.where(lanes_of(w.read64(mask)), yes(w), no(w)))
+        return _choose(i, put, part(0), part(1))
     rule: Callable[..., Vector] | None = UNARY.get(name) or BINARY.get(name)
     if rule is None:
         return None
@@ -291,7 +290,7 @@ def _part(i: Instruction, name: str) -> Step | None:
     return lambda wave: put(wave, rule(*(read(wave) for read in sources)))
 
 
-def _put_part(i: Instruction) -> Callable[[Wave, Vector], None]:
+def _put_part(i: Instruction) -> Put:
     """Writer of a part of a register; the others become 0, or stay."""
     target = vector_register(i.operands[0])
     shift, mask = _SELECT[str(i.modifiers.get("dst_sel", "DWORD"))]
@@ -306,14 +305,9 @@ def _put_part(i: Instruction) -> Callable[[Wave, Vector], None]:
     return put
 
 
-def _choose(i: Instruction) -> Step:
-    target, no, yes = (
-        vector_register(i.operands[0]),
-        vector(i.operands[1]),
-        vector(i.operands[2]),
-    )
+def _choose(i: Instruction, put: Put, no: Read, yes: Read) -> Step:
     mask = scalar_register(i.operands[3], 2)
-    return lambda w: w.put(target, np.where(lanes_of(w.read64(mask)), yes(w), no(w)))
+    return lambda w: put(w, np.where(lanes_of(w.read64(mask)), yes(w), no(w)))
 
 
 def _compare(i: Instruction, name: str) -> Step:
@@ -368,8 +362,7 @@ def _packed(i: Instruction) -> Step:
         for chosen, negated in (low, high):
             picked = [found[n][chosen[n]] ^ _U32(0x80000000 * negated[n]) for n in range(count)]
             results.append(rule(*picked))
-        wave.put(target, results[0])
-        wave.put(target + 1, results[1])
+        wave.put_all(target, results)
 
     return run
 
@@ -489,9 +482,7 @@ def _two_registers(i: Instruction, name: str) -> Step:
         low, high = i.bits("op_sel", (0, 0))[:2]
 
         def run(wave: Wave) -> None:
-            moved = first(wave)[low].copy(), second(wave)[high].copy()
-            wave.put(target, moved[0])
-            wave.put(target + 1, moved[1])
+            wave.put_all(target, (first(wave)[low].copy(), second(wave)[high].copy()))
 
         return run
     refuse(i)
@@ -510,5 +501,5 @@ def _two_registers(i: Instruction, name: str) -> Step:
 
 
 def _put64(wave: Wave, target: int, value: NDArray[np.uint64]) -> None:
-    wave.put(target, value.astype(np.uint32))
-    wave.put(target + 1, (value >> np.uint64(32)).astype(np.uint32))
+    halves = value, value >> np.uint64(32)
+    wave.put_all(target, [half.astype(np.uint32) for half in halves])

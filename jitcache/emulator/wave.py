@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,15 @@ class Wave:
             self.v[register] = value
         else:
             np.copyto(self.v[register], value, where=self.mask)
+
+    def put_all(self, first: int, values: Sequence[Vector] | Vector) -> None:
+        """Set vector registers, one after the other, in the active lanes; shape (n, 64)."""
+        for n, value in enumerate(values):
+            self.put(first + n, value)
+
+
+Step = Callable[[Wave], None]
+"""What an instruction does to a wave."""
 
 
 def signed64(value: int) -> int:
