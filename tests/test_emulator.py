@@ -14,7 +14,6 @@ from jitcache.emulator.program import (
     FaultError,
     Instruction,
     Program,
-    Segment,
     UnknownError,
     instructions,
 )
@@ -38,7 +37,7 @@ def wave(scratch: int = 0, lds: int = 0, memory: int = 1024) -> Wave:
 def program(listing: str, **settings) -> Program:
     code = instructions(listing)
     fixed = {
-        "entry": min(code), "segments": (Segment(0, b"", 4096),), "lds": 0, "scratch": 0,
+        "entry": min(code), "image": bytes(4096), "lds": 0, "scratch": 0,
         "user_registers": 2, "kernarg_register": 0, "workgroup": (True, True, True),
         "arch": "gfx950",
     }  # fmt: skip

@@ -63,9 +63,8 @@ def launch(
     if block[1:] != (1, 1) or block[0] % LANES:
         raise UnknownError(f"blocks of {block} work items")
     size = sum(len(b.data) + 4 for b in buffers.values()) + len(kernarg)
-    size += max(s.address + s.size for s in program.segments) + _PAGE
-    device = Device(size)
-    load_address = _load(device, program)
+    device = Device(size + len(program.image) + _PAGE)
+    load_address = device.allocate(program.image, alignment=_PAGE)
     argument = bytearray(kernarg)
     places = {}
     for name, buffer in buffers.items():
@@ -83,15 +82,6 @@ def launch(
             ]
             _workgroup(waves, steps)
     return {n: device.read(places[n], len(b.data)) for n, b in buffers.items()}
-
-
-def _load(device: Device, program: Program) -> int:
-    """Put the code object's segments where they are to be; gives where its address 0 is."""
-    end = max(s.address + s.size for s in program.segments)
-    image = bytearray(end)
-    for segment in program.segments:
-        image[segment.address : segment.address + len(segment.data)] = segment.data
-    return device.allocate(bytes(image), alignment=_PAGE)
 
 
 def _start(

@@ -97,22 +97,13 @@ class Instruction:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """Bytes that a loader puts at an address."""
-
-    address: int
-    data: bytes
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class Program:
     """A kernel.
 
     Attributes:
         code: its instructions by address.
         entry: address of the first.
-        segments: what lies in memory.
+        image: what lies in memory, from the code object's address 0 on.
         lds: bytes of LDS for a workgroup.
         scratch: bytes of scratch memory for a work item.
         user_registers: scalar registers set before the workgroup's numbers.
@@ -123,7 +114,7 @@ class Program:
 
     code: dict[int, Instruction]
     entry: int
-    segments: tuple[Segment, ...]
+    image: bytes
     lds: int
     scratch: int
     user_registers: int
@@ -147,21 +138,14 @@ def read(code: bytes, symbol: str, arch: str, listing: str) -> Program:
     """
     try:
         elf = ELFFile(io.BytesIO(code))
-        segments = tuple(
-            Segment(s["p_vaddr"], s.data(), s["p_memsz"])
-            for s in elf.iter_segments()
-            if s["p_type"] == "PT_LOAD"
-        )
+        image = _image(elf)
         table = elf.get_section_by_name(".symtab") or elf.get_section_by_name(".dynsym")
         kernel, place = (_symbol(table, name) for name in (symbol, f"{symbol}.kd"))
-        (home,) = (s for s in segments if s.address <= place < s.address + len(s.data))
-        descriptor = home.data[place - home.address :][:64]
+        descriptor = image[place : place + 64]
         lds, scratch = struct.unpack_from("<II", descriptor, 0)
         rsrc1, rsrc2, properties, preload = struct.unpack_from("<IIHH", descriptor, 48)
     except _NONSENSE as e:
         raise UnknownError(f"such a code object ({type(e).__name__}: {e})") from None
-    if max(s.address + s.size for s in segments) > _LARGEST:
-        raise UnknownError(f"code objects of more than {_LARGEST} bytes")
     if rsrc1 >> 12 & 15:
         raise UnknownError("kernels that don't round to nearest")
     if preload or properties >> _KERNARG & 1 == 0:
@@ -169,7 +153,7 @@ def read(code: bytes, symbol: str, arch: str, listing: str) -> Program:
     return Program(
         code=instructions(listing),
         entry=kernel,
-        segments=segments,
+        image=image,
         lds=lds,
         scratch=scratch,
         user_registers=rsrc2 >> 1 & 31,
@@ -179,6 +163,19 @@ def read(code: bytes, symbol: str, arch: str, listing: str) -> Program:
         workgroup=(bool(rsrc2 >> 7 & 1), bool(rsrc2 >> 8 & 1), bool(rsrc2 >> 9 & 1)),
         arch=arch,
     )
+
+
+def _image(elf: ELFFile) -> bytes:
+    """The segments, put where a loader would."""
+    segments = [s for s in elf.iter_segments() if s["p_type"] == "PT_LOAD"]
+    size = max(s["p_vaddr"] + max(s["p_memsz"], s["p_filesz"]) for s in segments)
+    if size > _LARGEST:
+        raise UnknownError(f"code objects of more than {_LARGEST} bytes")
+    image = bytearray(size)
+    for segment in segments:
+        data = segment.data()
+        image[segment["p_vaddr"] : segment["p_vaddr"] + len(data)] = data
+    return bytes(image)
 
 
 def _symbol(table: Any, name: str) -> int:
