@@ -20,10 +20,10 @@ from jitcache.toolchain.find import find_toolchain
 from jitcache.toolchain.model import Toolchain
 
 
-def installed(arch: str) -> Toolchain:
+def installed(arch: str, cache_dir: Path | None = None) -> Toolchain:
     """The toolchain of this machine; skips the test where there is none."""
     try:
-        return find_toolchain(arch)
+        return find_toolchain(arch, cache_dir=cache_dir)
     except JitcacheError as e:
         pytest.skip(f"no toolchain: {e.what}")
 

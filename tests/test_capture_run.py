@@ -23,7 +23,6 @@ from jitcache.capture.choice import choose, launch_for
 from jitcache.codegen import catalog
 from jitcache.codegen.catalog import weight_pack
 from jitcache.emulator.replay import replay, require_emulator
-from jitcache.errors import JitcacheError
 from jitcache.runtime import capsule, layouts
 from jitcache.runtime.compare import worst
 from jitcache.runtime.load import open_module
@@ -31,6 +30,7 @@ from jitcache.runtime.stages import Stages
 from jitcache.store.store import Store
 from tests import capsule_decoder as decoder
 from tests import runtime_help as help_
+from tests.compile_help import installed
 
 pytestmark = pytest.mark.compile
 
@@ -40,13 +40,8 @@ NAMES = [f"{family}.{arch}.stage{stage}.capsule" for family, arch, stage in SAMP
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):
-    from jitcache.toolchain.find import find_toolchain
-
     root = tmp_path_factory.mktemp("store")
-    try:
-        find_toolchain("gfx950", cache_dir=root)
-    except JitcacheError as e:
-        pytest.skip(f"no toolchain: {e.what}")
+    installed("gfx950", root)
     directory = root / "samples"
     done = subprocess.run(
         [sys.executable, "-m", "jitcache", "capture", "-o", str(directory), "--json", "-q"],

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from jitcache import codeobject
-from jitcache.errors import JitcacheError
 from jitcache.lockfile import load_lock
 from jitcache.store.store import Store
+from tests.compile_help import installed
 from tests.shim_help import USUAL, Shim
 
 pytestmark = pytest.mark.compile
@@ -23,13 +23,8 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def store_root(tmp_path_factory):
-    from jitcache.toolchain.find import find_toolchain
-
     root = tmp_path_factory.mktemp("store")
-    try:
-        find_toolchain("gfx950", cache_dir=root)
-    except JitcacheError as e:
-        pytest.skip(f"no toolchain: {e.what}")
+    installed("gfx950", root)
     return root
 
 

@@ -18,7 +18,7 @@ from jitcache.codegen.catalog import Instance, ModuleSpec, Quant, Variant
 from jitcache.codegen.catalog.dims import k_per_block
 from jitcache.codegen.catalog.select import instances, refusal
 from jitcache.codegen.catalog.variants import variant_for, variants
-from jitcache.errors import JitcacheError
+from tests.compile_help import installed
 from tests.shim_help import Shim
 
 CSRC = Path(native.__file__).parent.parent / "csrc" / "jitcache"
@@ -151,12 +151,7 @@ def work(tmp_path_factory):
 
 
 def toolchain(work: Path, arch: str):
-    from jitcache.toolchain.find import find_toolchain
-
-    try:
-        return find_toolchain(arch, cache_dir=work / "cache")
-    except JitcacheError as e:
-        pytest.skip(f"no toolchain: {e.what}")
+    return installed(arch, work / "cache")
 
 
 def ck_include(tools) -> Path:

@@ -15,12 +15,12 @@ from jitcache.action.command import compile_command
 from jitcache.action.resolve import Resolver
 from jitcache.codegen import catalog, native
 from jitcache.codegen.catalog.variants import variant_for
-from jitcache.errors import JitcacheError
 from jitcache.store.store import Store
 from jitcache.toolchain import finish, shortcuts
 from jitcache.toolchain.compiler import build_of
 from jitcache.toolchain.find import examine
 from jitcache.toolchain.model import Toolchain
+from tests.compile_help import installed
 from tests.fake_machine import FakeMachine
 
 PROVED = next(iter(shortcuts.PROVED))
@@ -268,12 +268,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def toolchain_for(arch: str, cache: Path) -> Toolchain:
-    from jitcache.toolchain.find import find_toolchain
-
-    try:
-        found = find_toolchain(arch, cache_dir=cache)
-    except JitcacheError as e:
-        pytest.skip(f"no toolchain: {e.what}")
+    found = installed(arch, cache)
     if found.no_shortcuts:
         pytest.skip(found.no_shortcuts)
     return found
