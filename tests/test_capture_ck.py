@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from jitcache import codeobject
 from jitcache.capture.choice import MODULES, choose
 from jitcache.codegen.catalog import instances, weight_pack
 from tests import capsule_decoder as decoder
-from tests import runtime_help as help_
 from tests.test_csrc import ck_include, toolchain
 from tests.test_kernargs import CASES, POINTERS, build_program
 
@@ -101,31 +96,3 @@ def test_scales_lie_where_cks_example_puts_them(work):
     ours = np.empty(rows * columns, int)
     ours[decoder.lanes_of_scales(rows, columns)] = np.arange(rows * columns).reshape(rows, columns)
     assert np.array_equal(theirs, ours)
-
-
-@pytest.mark.compile
-def test_a_pair_of_capsules_for_real(work):
-    pytest.importorskip("torch")
-    toolchain(work, "gfx950")
-    words = ["capture", "-o", str(work / "out"), "--family", "a4w4", "--json", "-q"]
-    done = subprocess.run(
-        [sys.executable, "-m", "jitcache", *words],
-        env={**os.environ, "JITCACHE_DIR": str(work / "store")},
-        capture_output=True,
-        text=True,
-        cwd=help_.ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    listed = json.loads(done.stdout)["capsules"]
-    assert [c["stage"] for c in listed] == [1, 2]
-    for said in listed:
-        c = decoder.read(work / "out" / said["file"])
-        assert c.header["symbol"] in [k.symbol for k in codeobject.read(c.code).kernels]
-        assert said["grid"] == [2, 4, 1]
-        assert decoder.worst(c) <= said["tolerance"] / 2
-        # Sizes stand in the argument, pointers are left to the replayer.
-        numbers = np.frombuffer(c.kernarg, "<i4").tolist()
-        assert {c.header["problem"]["n"], c.header["problem"]["tokens"]} <= set(numbers)
-        for buffer in c.header["buffers"]:
-            for offset in buffer["offsets"]:
-                assert c.kernarg[offset : offset + 8] == bytes(8)
